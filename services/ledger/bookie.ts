@@ -1,0 +1,84 @@
+/**
+ * What a ledger client asks of one bookie. The bookie role implements it in the process; `grpc-bookie.ts` implements it
+ * over gRPC. Both keep the same contract (`bookie.contract.ts`).
+ */
+import type { EntryId, LedgerId } from '../lib/ids.ts';
+import type { MagnetarError } from '../lib/errors.ts';
+
+/** Names a bookie, for ensembles: "host:port", or "local-0" for one in the process. */
+export type BookieId = string;
+
+/** An entry on its way to a bookie (LP-3). */
+export interface AppendEntry {
+  readonly ledgerId: LedgerId;
+  readonly entryId: EntryId;
+  /** The writer's last-add-confirmed; NO_ENTRY: none. */
+  readonly lac: EntryId;
+  /** Cumulative length of the ledger's payloads, with this one, in bytes. */
+  readonly length: number;
+  /** CRC32C of the four numbers (8 bytes little-endian each) and the payload. */
+  readonly digest: number;
+  /** 16 bytes. */
+  readonly masterKey: Buffer;
+  /** A rewrite of recovery: stored although the ledger is fenced (LP-17). */
+  readonly recovery: boolean;
+  /** The payload in pieces. Frozen: neither side writes to them, ever; they may be kept. */
+  readonly payload: readonly Buffer[];
+  /** Total length of the pieces in bytes. */
+  readonly payloadBytes: number;
+}
+
+/** An entry as a bookie gives it back. The digest has not been checked on this side. */
+export interface StoredEntry {
+  readonly entryId: EntryId;
+  readonly lac: EntryId;
+  readonly length: number;
+  readonly digest: number;
+  /** A view of a larger buffer, frozen. */
+  readonly payload: Buffer;
+}
+
+export interface ReadEntries {
+  readonly ledgerId: LedgerId;
+  readonly firstEntryId: EntryId;
+  /** At least 1. */
+  readonly maxEntries: number;
+  /** Stop before an entry that would take the answer above this; the first one always comes. */
+  readonly maxBytes: number;
+  /** Fence the ledger first: with its master key (LP-16). */
+  readonly fence?: { readonly masterKey: Buffer };
+}
+
+export interface ReadLac {
+  readonly ledgerId: LedgerId;
+  /** Fence the ledger first, durably (LP-11, LP-14). */
+  readonly fence?: { readonly masterKey: Buffer };
+}
+
+export interface LacResult {
+  /** Highest last-add-confirmed known; NO_ENTRY: none. */
+  readonly lac: EntryId;
+  /** Highest entry stored; NO_ENTRY: none. */
+  readonly lastEntryId: EntryId;
+}
+
+/**
+ * One bookie. Codes of its errors: NO_SUCH_LEDGER, NO_SUCH_ENTRY (it never stored it: the only explicit negatives, LP-12),
+ * ENTRY_UNKNOWN (limbo, LP-29), LEDGER_FENCED, BAD_MASTER_KEY, CHECKSUM_MISMATCH (the entry sent or stored is damaged),
+ * STORE_FAILED (its disk failed), UNAVAILABLE and DEADLINE_EXCEEDED (unknown whether it happened), QUEUE_FULL, ALREADY_CLOSED.
+ */
+export interface Bookie {
+  readonly id: BookieId;
+  /** False while it is known to be out of reach; a hint for choosing ensembles. */
+  readonly available: boolean;
+  /**
+   * Stores an entry. `done` is called exactly once, never before `append` returns, without an error when the entry is
+   * on disk. Appends of one ledger are answered in any order. Storing the same entry again succeeds.
+   */
+  append(entry: AppendEntry, done: (error?: MagnetarError) => void): void;
+  /** Consecutive entries from the first one on; at least one. */
+  read(request: ReadEntries): Promise<readonly StoredEntry[]>;
+  readLac(request: ReadLac): Promise<LacResult>;
+  /** Answers what is under way, or fails it. Idempotent. */
+  close(): Promise<void>;
+}

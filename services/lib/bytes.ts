@@ -1,0 +1,337 @@
+/**
+ * Reading and writing protobuf's wire format over Buffer, for the hot paths and the internal records.
+ *
+ * Numbers are safe integers: a 64-bit field above 2^53-1 is refused when read as a number. Fields that may use all
+ * 64 bits are read as bigint.
+ */
+import { MagnetarError } from './errors.ts';
+
+/** Wire types of protobuf. */
+export const VARINT = 0;
+export const FIXED64 = 1;
+export const BYTES = 2;
+export const FIXED32 = 5;
+
+const TWO_32 = 4_294_967_296;
+
+/** Bytes that `value` (a safe integer, not negative) takes as a varint. */
+export function varintSize(value: number): number {
+  let size = 1;
+  for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++;
+  return size;
+}
+
+/**
+ * Appends fields to a buffer that grows. `finish()` hands the written part out; the writer is then used up.
+ * Fields with protobuf's default value (0, empty) are the caller's to leave out.
+ */
+export class ProtoWriter {
+  #buffer: Buffer;
+  #at = 0;
+
+  constructor(initialBytes = 256) {
+    this.#buffer = Buffer.allocUnsafe(initialBytes);
+  }
+
+  /** Bytes written so far. */
+  get length(): number {
+    return this.#at;
+  }
+
+  #room(bytes: number): void {
+    if (this.#at + bytes <= this.#buffer.length) return;
+    const grown = Buffer.allocUnsafe(Math.max(this.#buffer.length * 2, this.#at + bytes));
+    this.#buffer.copy(grown, 0, 0, this.#at);
+    this.#buffer = grown;
+  }
+
+  /** A bare varint: a safe integer, not negative. */
+  rawVarint(value: number): void {
+    this.#room(10);
+    let rest = value;
+    while (rest >= TWO_32) {
+      this.#buffer[this.#at++] = (rest % 128) | 128;
+      rest = Math.floor(rest / 128);
+    }
+    rest >>>= 0;
+    while (rest > 127) {
+      this.#buffer[this.#at++] = (rest & 127) | 128;
+      rest >>>= 7;
+    }
+    this.#buffer[this.#at++] = rest;
+  }
+
+  tag(field: number, wireType: number): void {
+    this.rawVarint(field * 8 + wireType);
+  }
+
+  /** An integer field: uint32, uint64, bool as 0 or 1, enum. Not negative. */
+  varint(field: number, value: number): void {
+    this.tag(field, VARINT);
+    this.rawVarint(value);
+  }
+
+  /** A uint64 field that may use all 64 bits. */
+  bigint(field: number, value: bigint): void {
+    this.tag(field, VARINT);
+    this.#room(10);
+    let rest = value;
+    while (rest > 127n) {
+      this.#buffer[this.#at++] = Number(rest & 127n) | 128;
+      rest >>= 7n;
+    }
+    this.#buffer[this.#at++] = Number(rest);
+  }
+
+  /** An int64 field: a safe integer, negative ones as ten bytes. */
+  int64(field: number, value: number): void {
+    if (value >= 0) this.varint(field, value);
+    else this.bigint(field, BigInt.asUintN(64, BigInt(value)));
+  }
+
+  /** A sint64 field (zigzag): a safe integer down to -2^52. */
+  sint64(field: number, value: number): void {
+    this.varint(field, value >= 0 ? value * 2 : -value * 2 - 1);
+  }
+
+  /** A fixed32 field. */
+  fixed32(field: number, value: number): void {
+    this.tag(field, FIXED32);
+    this.#room(4);
+    this.#at = this.#buffer.writeUInt32LE(value, this.#at);
+  }
+
+  /** A bytes field: the parts, one after another. Copies them. */
+  bytes(field: number, ...parts: readonly Uint8Array[]): void {
+    let length = 0;
+    for (const part of parts) length += part.length;
+    this.tag(field, BYTES);
+    this.rawVarint(length);
+    for (const part of parts) this.raw(part);
+  }
+
+  /** Bytes as they are, without a tag. Copies them. */
+  raw(bytes: Uint8Array): void {
+    this.#room(bytes.length);
+    this.#buffer.set(bytes, this.#at);
+    this.#at += bytes.length;
+  }
+
+  /** A string field. */
+  string(field: number, value: string): void {
+    const length = Buffer.byteLength(value);
+    this.tag(field, BYTES);
+    this.rawVarint(length);
+    this.#room(length);
+    this.#at += this.#buffer.write(value, this.#at);
+  }
+
+  /** A message field whose encoded size is known. The caller writes exactly `length` bytes next. */
+  messageHeader(field: number, length: number): void {
+    this.tag(field, BYTES);
+    this.rawVarint(length);
+  }
+
+  /** A message field: `write` fills it. For messages that are small or rare: the content is moved once. */
+  message(field: number, write: (writer: ProtoWriter) => void): void {
+    this.tag(field, BYTES);
+    const lengthAt = this.#at;
+    this.#room(1);
+    this.#at += 1;
+    write(this);
+    const length = this.#at - lengthAt - 1;
+    const extra = varintSize(length) - 1;
+    if (extra > 0) {
+      this.#room(extra);
+      this.#buffer.copyWithin(lengthAt + 1 + extra, lengthAt + 1, this.#at);
+    }
+    const end = this.#at + extra;
+    this.#at = lengthAt;
+    this.rawVarint(length);
+    this.#at = end;
+  }
+
+  /** A packed repeated field of integers that are not negative. */
+  packed(field: number, values: Iterable<number>): void {
+    this.message(field, (writer) => {
+      for (const value of values) writer.rawVarint(value);
+    });
+  }
+
+  /** What was written. A view: the writer must not be used any more. */
+  finish(): Buffer {
+    return this.#buffer.subarray(0, this.#at);
+  }
+}
+
+/**
+ * Reads fields of a message: `while (reader.next()) switch (reader.field) { … default: reader.skip(); }`.
+ * Byte fields are views of the buffer. Whatever is malformed throws PROTOCOL_VIOLATION.
+ */
+export class ProtoReader {
+  /** Number of the field that `next()` found. */
+  field = 0;
+  /** Its wire type. */
+  wireType = 0;
+  readonly #buffer: Buffer;
+  #at: number;
+  readonly #end: number;
+
+  constructor(buffer: Buffer, start = 0, end: number = buffer.length) {
+    this.#buffer = buffer;
+    this.#at = start;
+    this.#end = end;
+  }
+
+  /** Offset of the next byte to read, in the buffer. */
+  get position(): number {
+    return this.#at;
+  }
+
+  get done(): boolean {
+    return this.#at >= this.#end;
+  }
+
+  #malformed(what: string): MagnetarError {
+    return new MagnetarError('PROTOCOL_VIOLATION', `malformed protobuf: ${what} at byte ${this.#at}`);
+  }
+
+  /** Reads the next tag. False at the end of the message. */
+  next(): boolean {
+    if (this.#at >= this.#end) return false;
+    const tag = this.rawVarint();
+    this.wireType = tag % 8;
+    this.field = Math.floor(tag / 8);
+    if (this.field === 0 || tag >= TWO_32) throw this.#malformed('an illegal field number');
+    return true;
+  }
+
+  /** A bare varint as a number. */
+  rawVarint(): number {
+    const buffer = this.#buffer;
+    const first = this.#at < this.#end ? (buffer[this.#at++] as number) : this.#cut();
+    if (first < 128) return first;
+    let value = first & 127;
+    for (let scale = 128; ; scale *= 128) {
+      const byte = this.#at < this.#end ? (buffer[this.#at++] as number) : this.#cut();
+      value += (byte & 127) * scale;
+      if (byte < 128) break;
+      if (scale > 2 ** 56) throw this.#malformed('a varint of more than ten bytes');
+    }
+    if (!Number.isSafeInteger(value)) throw this.#malformed('a number above 2^53-1');
+    return value;
+  }
+
+  #cut(): never {
+    throw this.#malformed('an unexpected end');
+  }
+
+  #expect(wireType: number): void {
+    if (this.wireType !== wireType) throw this.#malformed(`wire type ${this.wireType} for field ${this.field}`);
+  }
+
+  /** An integer field up to 2^53-1. */
+  varint(): number {
+    this.#expect(VARINT);
+    return this.rawVarint();
+  }
+
+  /** An integer field up to `highest`. */
+  varintUpTo(highest: number): number {
+    const value = this.varint();
+    if (value > highest) throw this.#malformed(`${value} for field ${this.field}, which takes at most ${highest}`);
+    return value;
+  }
+
+  bool(): boolean {
+    return this.bigint() !== 0n;
+  }
+
+  /** A field that may use all 64 bits, unsigned. */
+  bigint(): bigint {
+    this.#expect(VARINT);
+    let value = 0n;
+    for (let shift = 0n; ; shift += 7n) {
+      const byte = this.#at < this.#end ? (this.#buffer[this.#at++] as number) : this.#cut();
+      value |= BigInt(byte & 127) << shift;
+      if (byte < 128) return BigInt.asUintN(64, value);
+      if (shift >= 63n) throw this.#malformed('a varint of more than ten bytes');
+    }
+  }
+
+  /** An int64 field within the safe integers. */
+  int64(): number {
+    const value = Number(BigInt.asIntN(64, this.bigint()));
+    if (!Number.isSafeInteger(value)) throw this.#malformed('a number beyond 2^53-1');
+    return value;
+  }
+
+  /** A sint64 field (zigzag). */
+  sint64(): number {
+    const value = this.varint();
+    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+  }
+
+  fixed32(): number {
+    this.#expect(FIXED32);
+    if (this.#at + 4 > this.#end) this.#cut();
+    const value = this.#buffer.readUInt32LE(this.#at);
+    this.#at += 4;
+    return value;
+  }
+
+  /** A bytes field, as a view. */
+  bytes(): Buffer {
+    this.#expect(BYTES);
+    const length = this.rawVarint();
+    if (length > this.#end - this.#at) this.#cut();
+    const start = this.#at;
+    this.#at += length;
+    return this.#buffer.subarray(start, this.#at);
+  }
+
+  string(): string {
+    return this.bytes().toString('utf8');
+  }
+
+  /** A message field, as a reader of its own. */
+  message(): ProtoReader {
+    this.#expect(BYTES);
+    const length = this.rawVarint();
+    if (length > this.#end - this.#at) this.#cut();
+    const start = this.#at;
+    this.#at += length;
+    return new ProtoReader(this.#buffer, start, this.#at);
+  }
+
+  /** Integers of a repeated field, packed or not, appended to `into`. */
+  packed(into: number[]): void {
+    if (this.wireType === VARINT) {
+      into.push(this.rawVarint());
+      return;
+    }
+    const reader = this.message();
+    while (!reader.done) into.push(reader.rawVarint());
+  }
+
+  /** Passes over the field. */
+  skip(): void {
+    switch (this.wireType) {
+      case VARINT:
+        this.bigint();
+        return;
+      case FIXED64:
+        this.#at += 8;
+        break;
+      case BYTES:
+        this.bytes();
+        return;
+      case FIXED32:
+        this.#at += 4;
+        break;
+      default:
+        throw this.#malformed(`wire type ${this.wireType}`);
+    }
+    if (this.#at > this.#end) this.#cut();
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * Files, injected, so that a simulation can lose un-synced writes and flip bits.
+ *
+ * Errors are the platform's own (`code` 'ENOSPC', 'EIO', 'ENOENT', …). After a failed `sync` the state of the file is
+ * unknown: the caller ends the process (or calls the lifecycle's fatal hook) and never tries again.
+ */
+export interface Disk {
+  /** Opens for reading and writing; with `create`, makes the file where there is none. */
+  open(path: string, options?: { create?: boolean }): Promise<DiskFile>;
+  /** The whole file. */
+  readFile(path: string): Promise<Buffer>;
+  /** Writes a small file so that after a crash either the old or the new content is there: temporary name, sync, rename, sync of the folder. */
+  writeFileAtomically(path: string, content: Uint8Array): Promise<void>;
+  /** Names in a folder, sorted. */
+  list(folder: string): Promise<string[]>;
+  /** Makes a folder and those above it. */
+  makeFolder(folder: string): Promise<void>;
+  /** Moves a file; durable after `syncFolder`. */
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file; durable after `syncFolder`. */
+  remove(path: string): Promise<void>;
+  /** Makes creations, renames and removals in a folder durable. */
+  syncFolder(folder: string): Promise<void>;
+  /** True when there is a file or folder of this name. */
+  exists(path: string): Promise<boolean>;
+}
+
+/** An open file. Offsets and lengths in bytes. */
+export interface DiskFile {
+  /** Writes the buffers one after another from `offset` on, completely or not at all as far as the result says. Borrows them until it resolves. */
+  write(buffers: readonly Uint8Array[], offset: number): Promise<void>;
+  /** Reads up to `length` bytes; fewer only at the end of the file. The buffer is the caller's. */
+  read(offset: number, length: number): Promise<Buffer>;
+  /** Makes written data durable (fdatasync). */
+  sync(): Promise<void>;
+  /** Current size. */
+  size(): Promise<number>;
+  truncate(size: number): Promise<void>;
+  /** Idempotent. */
+  close(): Promise<void>;
+}
