@@ -57,12 +57,7 @@ export interface LedgerReader {
   read(first: EntryId, limits: { maxEntries: number; maxBytes: number }): Promise<readonly LedgerEntry[]>;
 }
 
-/** How many copies. 1 <= ackQuorum <= writeQuorum <= ensembleSize. */
-export interface Quorum {
-  readonly ensembleSize: number;
-  readonly writeQuorum: number;
-  readonly ackQuorum: number;
-}
+export type { Quorum } from './protocol/distribution.ts';
 
 export interface Ledgers {
   /**

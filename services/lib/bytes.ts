@@ -13,12 +13,17 @@ export const BYTES = 2;
 export const FIXED32 = 5;
 
 const TWO_32 = 4_294_967_296;
+const HIGHEST_SAFE = BigInt(Number.MAX_SAFE_INTEGER);
 
 /** Bytes that `value` (a safe integer, not negative) takes as a varint. */
 export function varintSize(value: number): number {
   let size = 1;
   for (let rest = value; rest >= 128; rest = Math.floor(rest / 128)) size++;
   return size;
+}
+
+function callWith(writer: ProtoWriter, write: (writer: ProtoWriter) => void): void {
+  write(writer);
 }
 
 /**
@@ -73,6 +78,10 @@ export class ProtoWriter {
 
   /** A uint64 field that may use all 64 bits. */
   bigint(field: number, value: bigint): void {
+    if (value <= HIGHEST_SAFE) {
+      this.varint(field, Number(value));
+      return;
+    }
     this.tag(field, VARINT);
     this.#room(10);
     let rest = value;
@@ -134,11 +143,16 @@ export class ProtoWriter {
 
   /** A message field: `write` fills it. For messages that are small or rare: the content is moved once. */
   message(field: number, write: (writer: ProtoWriter) => void): void {
+    this.item(field, write, callWith);
+  }
+
+  /** A message field: `write(writer, value)` fills it. As `message`, without a closure per item. */
+  item<T>(field: number, value: T, write: (writer: ProtoWriter, value: T) => void): void {
     this.tag(field, BYTES);
     const lengthAt = this.#at;
     this.#room(1);
     this.#at += 1;
-    write(this);
+    write(this, value);
     const length = this.#at - lengthAt - 1;
     const extra = varintSize(length) - 1;
     if (extra > 0) {
@@ -200,6 +214,11 @@ export class ProtoReader {
   next(): boolean {
     if (this.#at >= this.#end) return false;
     const tag = this.rawVarint();
+    if (tag < 128 && tag > 7) {
+      this.wireType = tag & 7;
+      this.field = tag >>> 3;
+      return true;
+    }
     this.wireType = tag % 8;
     this.field = Math.floor(tag / 8);
     if (this.field === 0 || tag >= TWO_32) throw this.#malformed('an illegal field number');
@@ -243,15 +262,28 @@ export class ProtoReader {
     return value;
   }
 
+  /** A bool field: any bit set is true. */
   bool(): boolean {
-    return this.bigint() !== 0n;
+    this.#expect(VARINT);
+    for (let bits = 0, length = 1; ; length++) {
+      const byte = this.#at < this.#end ? (this.#buffer[this.#at++] as number) : this.#cut();
+      bits |= byte & 127;
+      if (byte < 128) return bits !== 0;
+      if (length === 10) throw this.#malformed('a varint of more than ten bytes');
+    }
   }
 
   /** A field that may use all 64 bits, unsigned. */
   bigint(): bigint {
     this.#expect(VARINT);
-    let value = 0n;
-    for (let shift = 0n; ; shift += 7n) {
+    let low = 0; // up to 49 bits without a bigint
+    for (let scale = 1; scale < 2 ** 49; scale *= 128) {
+      const byte = this.#at < this.#end ? (this.#buffer[this.#at++] as number) : this.#cut();
+      low += (byte & 127) * scale;
+      if (byte < 128) return BigInt(low);
+    }
+    let value = BigInt(low);
+    for (let shift = 49n; ; shift += 7n) {
       const byte = this.#at < this.#end ? (this.#buffer[this.#at++] as number) : this.#cut();
       value |= BigInt(byte & 127) << shift;
       if (byte < 128) return BigInt.asUintN(64, value);
@@ -261,6 +293,7 @@ export class ProtoReader {
 
   /** An int64 field within the safe integers. */
   int64(): number {
+    if (this.#at < this.#end && (this.#buffer[this.#at] as number) < 128) return this.varint();
     const value = Number(BigInt.asIntN(64, this.bigint()));
     if (!Number.isSafeInteger(value)) throw this.#malformed('a number beyond 2^53-1');
     return value;
@@ -318,14 +351,17 @@ export class ProtoReader {
   skip(): void {
     switch (this.wireType) {
       case VARINT:
-        this.bigint();
+        this.bool();
         return;
       case FIXED64:
         this.#at += 8;
         break;
-      case BYTES:
-        this.bytes();
+      case BYTES: {
+        const length = this.rawVarint();
+        if (length > this.#end - this.#at) this.#cut();
+        this.#at += length;
         return;
+      }
       case FIXED32:
         this.#at += 4;
         break;

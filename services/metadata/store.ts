@@ -85,7 +85,9 @@ export interface Lease {
 
 export interface MetadataStore {
   /** The values of several keys at one revision. At most LIMITS.operationsPerTransaction keys. */
-  get(keys: readonly string[]): Promise<{ readonly revision: Revision; readonly items: readonly (KeyValue | undefined)[] }>;
+  get(
+    keys: readonly string[],
+  ): Promise<{ readonly revision: Revision; readonly items: readonly (KeyValue | undefined)[] }>;
   /** A page of keys at the current revision. */
   range(query: RangeQuery): Promise<RangeResult>;
   /** All writes, or none: when every compare holds. Durable when it resolves. A transaction without writes only compares. */
@@ -95,7 +97,11 @@ export interface MetadataStore {
    * Throws METADATA_COMPACTED when that revision is gone, also later, when a slow reader is overtaken by a compaction.
    * Ends when `signal` aborts; throws ALREADY_CLOSED when the store closes.
    */
-  watch(options: { readonly prefix: string; readonly from?: Revision; readonly signal: AbortSignal }): AsyncIterable<WatchBatch>;
+  watch(options: {
+    readonly prefix: string;
+    readonly from?: Revision;
+    readonly signal: AbortSignal;
+  }): AsyncIterable<WatchBatch>;
   /** Forgets history below a revision; watches from below it fail. */
   compact(below: Revision): Promise<void>;
   /** Gets a lease and keeps it alive until it is revoked or lost. */

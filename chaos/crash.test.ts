@@ -1,0 +1,58 @@
+/** What was acknowledged survives kill -9 and a power cut; the full number of rounds is `npm run chaos -- --full`. */
+import { afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { type CrashOptions, crashRounds } from './support/crash.ts';
+import { requirePackages } from './support/debian.ts';
+import { PowerDisk } from './support/power.ts';
+import { fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
+
+const SEED = Math.floor(Math.random() * 2 ** 31);
+const options = (rounds: number): CrashOptions => ({
+  rounds,
+  seed: SEED,
+  leastPublishes: 10_000,
+  leastAcks: 1_000,
+  log: (line) => console.log(`seed ${SEED}, ${line}`),
+});
+
+describe('kill -9 under load', { timeout: 180_000 }, () => {
+  test('of standalone with its bookie in the process', async () => {
+    await using cluster = await oneProcess();
+    const report = await crashRounds(cluster, options(5));
+    expect(report.violations).toEqual([]);
+    expect(report.rounds).toBe(5);
+  });
+
+  test('of the broker or one of three bookie processes', async () => {
+    await using cluster = await fourProcesses();
+    const report = await crashRounds(cluster, options(5));
+    expect(report.violations).toEqual([]);
+    expect(report.rounds).toBe(5);
+  });
+});
+
+describe('a power cut under load', { timeout: 180_000 }, () => {
+  let disk: PowerDisk | undefined;
+  beforeAll(requirePackages);
+  afterEach(async () => {
+    await disk?.remove();
+    disk = undefined;
+  });
+
+  test('loses nothing that was acknowledged', async () => {
+    disk = await PowerDisk.create(2_048);
+    await using cluster = await onPowerDisk(disk);
+    const report = await crashRounds(cluster, options(2));
+    expect(report.violations).toEqual([]);
+    expect(report.rounds).toBe(2);
+  });
+
+  test('is noticed when fsync does nothing', async () => {
+    disk = await PowerDisk.create(2_048);
+    const swallowFsync = { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' };
+    await expect(async () => {
+      await using cluster = await onPowerDisk(disk as PowerDisk, swallowFsync);
+      const report = await crashRounds(cluster, options(2));
+      expect(report.violations).toEqual([]);
+    }).rejects.toThrow();
+  });
+});

@@ -1,0 +1,108 @@
+/**
+ * Rounds of: load, kill at a random moment, restart, check. The oracle is `history.ts`.
+ */
+import { Client } from '../../services/client/index.ts';
+import { AckHistory, checkTopic, promised } from './history.ts';
+import { LoadConsumer, LoadProducer, readTopic } from './load.ts';
+
+/** Processes that can be hit. */
+export interface Victims {
+  readonly serviceUrl: string;
+  /** Hits one of them at the call and brings it back. `pick` is in [0, 1). Returns what was hit. */
+  strike(pick: number): Promise<string>;
+}
+
+export interface CrashOptions {
+  readonly rounds: number;
+  readonly seed: number;
+  /** A round counts only with so many since the last strike. */
+  readonly leastPublishes: number;
+  readonly leastAcks: number;
+  readonly log: (line: string) => void;
+}
+
+/** What was checked. */
+export interface CrashReport {
+  readonly rounds: number;
+  readonly acknowledged: number;
+  readonly confirmedAcks: number;
+  readonly violations: readonly string[];
+}
+
+const TOPIC = 'persistent://public/default/crash';
+const SUBSCRIPTIONS = ['s0', 's1'];
+const PRODUCERS = 4;
+const WINDOW = 400;
+
+function seeded(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
+  };
+}
+
+async function until(enough: () => boolean, producers: readonly LoadProducer[], deadlineMs: number): Promise<void> {
+  const start = performance.now();
+  const failed = Promise.race(producers.map((producer) => producer.failed));
+  while (!enough()) {
+    if (performance.now() - start > deadlineMs) throw new Error(`no progress within ${deadlineMs} ms`);
+    await Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 10))]);
+  }
+}
+
+/** One run over `rounds` strikes; violations end it. */
+export async function crashRounds(victims: Victims, options: CrashOptions): Promise<CrashReport> {
+  const random = seeded(options.seed);
+  const confirmed = SUBSCRIPTIONS.map(() => new Set<number>());
+  const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
+  const violations: string[] = [];
+  const longLived = new Client({ serviceUrl: victims.serviceUrl });
+  const producers = await Promise.all(
+    Array.from({ length: PRODUCERS }, (_, i) => LoadProducer.start(longLived, TOPIC, `p${i}`, WINDOW)),
+  );
+  // This consumer lives through all crashes: it must see every message once, and never notice.
+  const steady = await LoadConsumer.start(longLived, TOPIC, 'steady', new Set());
+  const publishes = (): number => sum(producers.map(({ history }) => history.count));
+  const acks = (): number => sum(confirmed.map((set) => set.size));
+  let rounds = 0;
+  for (; rounds < options.rounds && violations.length === 0; rounds++) {
+    const before = confirmed.map((set) => new Set(set));
+    const client = new Client({ serviceUrl: victims.serviceUrl });
+    const consumers = await Promise.all(
+      SUBSCRIPTIONS.map((name, i) => LoadConsumer.start(client, TOPIC, name, confirmed[i] ?? new Set())),
+    );
+    const [publishesBefore, acksBefore] = [publishes(), acks()];
+    await until(
+      () => publishes() - publishesBefore >= options.leastPublishes && acks() - acksBefore >= options.leastAcks,
+      producers,
+      60_000,
+    );
+    await new Promise((resolve) => setTimeout(resolve, random() * 400));
+    const counted = `${publishes() - publishesBefore} publishes, ${acks() - acksBefore} acks`;
+    const hit = await victims.strike(random());
+    await Promise.all(consumers.map((consumer) => consumer.stop()));
+    consumers.forEach((consumer, i) => {
+      violations.push(...AckHistory.check(consumer.delivered, before[i] ?? new Set()));
+    });
+    await client.close();
+    const promise = promised(producers.map(({ history }) => history));
+    const seen = await readTopic(longLived, TOPIC);
+    violations.push(...checkTopic(seen, promise));
+    options.log(`round ${rounds + 1}: ${counted}, then killed ${hit}; ${seen.length} messages checked`);
+  }
+  await Promise.all(producers.map((producer) => producer.stop()));
+  const seen = await readTopic(longLived, TOPIC);
+  violations.push(...checkTopic(seen, promised(producers.map(({ history }) => history))));
+  await until(() => steady.delivered.length >= seen.length, producers, 60_000).catch(() => {
+    violations.push(`lost-delivery: the steady consumer got ${steady.delivered.length} of ${seen.length} messages`);
+  });
+  steady.delivered.forEach((index, position) => {
+    if (index !== position) violations.push(`poll-skip: the steady consumer's message ${position} has index ${index}`);
+  });
+  await steady.stop();
+  await longLived.close();
+  return { rounds, acknowledged: publishes(), confirmedAcks: acks(), violations: violations.slice(0, 20) };
+}

@@ -1,0 +1,71 @@
+import { Level } from 'level';
+import { MagnetarError } from '../../lib/errors.ts';
+import type { Disk } from '../../runtime/disk.ts';
+import type { IndexRow, IndexStore } from './store.ts';
+
+/** Rows that one step of a listing holds. */
+const PAGE_ROWS = 256;
+
+function causeCode(error: unknown): string | undefined {
+  const cause = error instanceof Error ? error.cause : undefined;
+  return cause instanceof Error && 'code' in cause ? String(cause.code) : undefined;
+}
+
+async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
+  const level = new Level<Buffer, Buffer>(folder, { keyEncoding: 'buffer', valueEncoding: 'buffer' });
+  await level.open();
+  return level;
+}
+
+/** Opens the index in a folder of the real file system. What `level` calls corrupt is thrown away: the index can be rebuilt. */
+export async function openLevelIndex(disk: Disk, folder: string): Promise<IndexStore> {
+  let level: Level<Buffer, Buffer>;
+  try {
+    level = await openLevel(folder);
+  } catch (error) {
+    const code = causeCode(error);
+    if (code === 'LEVEL_LOCKED') {
+      throw new MagnetarError('FOLDER_IN_USE', `${folder} is in use by another process`, { cause: error });
+    }
+    if (code !== 'LEVEL_CORRUPTION') throw error;
+    for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+    level = await openLevel(folder);
+  }
+  return new LevelIndex(level);
+}
+
+class LevelIndex implements IndexStore {
+  readonly #level: Level<Buffer, Buffer>;
+
+  constructor(level: Level<Buffer, Buffer>) {
+    this.#level = level;
+  }
+
+  get(key: Buffer): Buffer | undefined {
+    return this.#level.getSync(key);
+  }
+
+  async write(rows: readonly IndexRow[]): Promise<void> {
+    const operations = rows.map(({ key, value }) => ({ type: 'put' as const, key, value }));
+    await this.#level.batch(operations, { sync: true });
+  }
+
+  async *rows(): AsyncIterable<IndexRow> {
+    const iterator = this.#level.iterator({ fillCache: false });
+    try {
+      for (let page = await iterator.nextv(PAGE_ROWS); page.length > 0; page = await iterator.nextv(PAGE_ROWS)) {
+        for (const [key, value] of page) yield { key, value };
+      }
+    } finally {
+      await iterator.close();
+    }
+  }
+
+  async clear(): Promise<void> {
+    await this.#level.clear();
+  }
+
+  async close(): Promise<void> {
+    await this.#level.close();
+  }
+}

@@ -1,0 +1,258 @@
+/**
+ * What the bookie knows of its ledgers. Ledgers with records in segments that are not sealed yet, or on their way there, are held in
+ * memory; all others come from the index, through caches that are bounded in bytes.
+ */
+import { MagnetarError } from '../lib/errors.ts';
+import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
+import { LruCache } from './index/lru.ts';
+import {
+  decodeLedgerRow,
+  encodeLedgerRow,
+  entriesKey,
+  type LedgerRow,
+  type LedgerSegment,
+  ledgerKey,
+  openedRow,
+  sealedRow,
+} from './index/rows.ts';
+import type { IndexRow, IndexStore } from './index/store.ts';
+import { EntryTable } from './segments/entry-table.ts';
+import { decodeLedgerPart, encodeLedgerPart, type LedgerPart } from './segments/footer.ts';
+import type { RecordHeader } from './segments/format.ts';
+
+/** Where an entry is. */
+export interface Location {
+  readonly segment: number;
+  /** Of the record. */
+  readonly offset: number;
+  readonly payloadBytes: number;
+}
+
+interface UnsealedPart {
+  readonly segment: number;
+  readonly entries: EntryTable;
+}
+
+/** One ledger. */
+export class LedgerState {
+  readonly id: LedgerId;
+  /** Undefined: the bookie has nothing of this ledger. */
+  masterKey: Buffer | undefined;
+  /** True when a fence record is durable. */
+  fenced = false;
+  /** A fence record on its way; settles with it. */
+  fencing: Promise<void> | undefined;
+  /** Records of this ledger may have been lost (LP-29). */
+  limbo = false;
+  lac: EntryId = NO_ENTRY;
+  lastEntryId: EntryId = NO_ENTRY;
+  /** Records on their way to the log. */
+  pending = 0;
+  /** Oldest first. */
+  readonly unsealed: UnsealedPart[] = [];
+  sealed: readonly LedgerSegment[] = [];
+  /** Where a sequential reader would go on. */
+  readNext: EntryId = NO_ENTRY;
+
+  constructor(id: LedgerId, row: LedgerRow | undefined) {
+    this.id = id;
+    if (row === undefined) return;
+    this.masterKey = row.masterKey;
+    this.fenced = row.fenced;
+    this.limbo = row.limbo;
+    this.lac = row.lac;
+    this.lastEntryId = row.lastEntryId;
+    this.sealed = row.segments;
+  }
+
+  part(segment: number): UnsealedPart {
+    const last = this.unsealed.at(-1);
+    if (last?.segment === segment) return last;
+    const part = { segment, entries: new EntryTable() };
+    this.unsealed.push(part);
+    return part;
+  }
+}
+
+/** A ledger's row with one more segment. Saying the same segment again changes nothing. */
+export function withPart(row: LedgerRow | undefined, segment: number, part: LedgerPart): LedgerRow {
+  const { entries } = part;
+  const [first, last] = entries.count === 0 ? [NO_ENTRY, NO_ENTRY] : [entries.idAt(0), entries.idAt(entries.count - 1)];
+  const others = (row?.segments ?? []).filter((other) => other.segment !== segment);
+  return {
+    masterKey: part.masterKey,
+    fenced: part.fenced || (row?.fenced ?? false),
+    limbo: part.limbo || (row?.limbo ?? false),
+    lac: Math.max(part.lac, row?.lac ?? NO_ENTRY) as EntryId,
+    lastEntryId: Math.max(part.lastEntryId, row?.lastEntryId ?? NO_ENTRY) as EntryId,
+    segments: [...others, { segment, first, last }].toSorted((a, b) => a.segment - b.segment),
+  };
+}
+
+/** Bytes that a cached ledger takes, about. */
+function stateBytes(state: LedgerState): number {
+  return 300 + state.sealed.length * 56;
+}
+
+export class LedgerTable {
+  readonly #index: IndexStore;
+  /** Ledgers with pending or unsealed records. */
+  readonly #hot = new Map<LedgerId, LedgerState>();
+  readonly #cold: LruCache<LedgerId, LedgerState>;
+  readonly #tables: LruCache<string, EntryTable>;
+  /** Per unsealed segment its ledgers. */
+  readonly #unsealed = new Map<number, Set<LedgerState>>();
+  /** Every ledger up to this id may have lost records; -1: none. */
+  limboUpTo = -1;
+
+  constructor(index: IndexStore, cacheBytes: number) {
+    this.#index = index;
+    this.#cold = new LruCache(cacheBytes / 4);
+    this.#tables = new LruCache((cacheBytes * 3) / 4);
+  }
+
+  /** A ledger; one that the bookie has nothing of has no master key. @throws ENTRY_UNKNOWN when the index is damaged there. */
+  get(id: LedgerId): LedgerState {
+    const held = this.#hot.get(id) ?? this.#cold.get(id);
+    if (held !== undefined) return held;
+    const state = new LedgerState(id, this.#row(id));
+    if (state.masterKey !== undefined) this.#cold.set(id, state, stateBytes(state));
+    return state;
+  }
+
+  #read(key: Buffer): Buffer | undefined {
+    let sealed: Buffer | undefined;
+    try {
+      sealed = this.#index.get(key);
+    } catch (error) {
+      throw new MagnetarError('ENTRY_UNKNOWN', `the bookie's index cannot be read`, { cause: error });
+    }
+    return sealed === undefined ? undefined : openedRow(key, sealed);
+  }
+
+  #row(id: LedgerId): LedgerRow | undefined {
+    const value = this.#read(ledgerKey(id));
+    return value === undefined ? undefined : decodeLedgerRow(value);
+  }
+
+  /** True when "there is none" cannot be said of this ledger (LP-29). */
+  inLimbo(state: LedgerState): boolean {
+    return state.limbo || state.id <= this.limboUpTo;
+  }
+
+  /** A record of this ledger is on its way. */
+  hold(state: LedgerState, masterKey: Buffer): void {
+    state.pending++;
+    if (state.masterKey !== undefined && this.#hot.has(state.id)) return;
+    state.masterKey ??= Buffer.from(masterKey); // The caller's is a view of a whole frame.
+    this.#cold.delete(state.id);
+    this.#hot.set(state.id, state);
+  }
+
+  /** A record that was held is durable. */
+  apply(state: LedgerState, segment: number, record: RecordHeader, offset: number): void {
+    state.pending--;
+    const { entries } = this.#part(state, segment);
+    if (record.type === 'fence') {
+      state.fenced = true;
+      return;
+    }
+    entries.put(record.entryId, offset, record.payloadBytes);
+    if (record.lac > state.lac) state.lac = record.lac;
+    if (record.entryId > state.lastEntryId) state.lastEntryId = record.entryId;
+  }
+
+  #part(state: LedgerState, segment: number): UnsealedPart {
+    let ledgers = this.#unsealed.get(segment);
+    if (ledgers === undefined) {
+      ledgers = new Set();
+      this.#unsealed.set(segment, ledgers);
+    }
+    ledgers.add(state);
+    return state.part(segment);
+  }
+
+  /** A record that a scan of a segment found. */
+  replay(segment: number, record: RecordHeader, offset: number): void {
+    const state = this.get(record.ledgerId);
+    this.hold(state, record.masterKey);
+    this.apply(state, segment, record, offset);
+  }
+
+  /** A scan of a segment found that records of the ledger are lost there. */
+  putIntoLimbo(segment: number, id: LedgerId, masterKey: Buffer): void {
+    const state = this.get(id);
+    this.hold(state, masterKey);
+    state.pending--;
+    state.limbo = true;
+    this.#part(state, segment);
+  }
+
+  /** What an unsealed segment holds, in order of ledger ids. */
+  parts(segment: number): LedgerPart[] {
+    const parts: LedgerPart[] = [];
+    for (const state of this.#unsealed.get(segment) ?? []) {
+      const { id: ledgerId, masterKey, fenced, limbo, lac, lastEntryId } = state;
+      const entries = state.unsealed.find((part) => part.segment === segment)?.entries;
+      if (masterKey === undefined || entries === undefined) continue;
+      parts.push({ ledgerId, masterKey, fenced, limbo, lac, lastEntryId, entries });
+    }
+    return parts.toSorted((a, b) => a.ledgerId - b.ledgerId);
+  }
+
+  /** The rows of one ledger's part of a segment. `encoded`: the part, where it is at hand. */
+  rows(segment: number, part: LedgerPart, encoded: Buffer = encodeLedgerPart(part)): IndexRow[] {
+    const row = withPart(this.#row(part.ledgerId), segment, part);
+    return [
+      sealedRow(entriesKey(part.ledgerId, segment), encoded),
+      sealedRow(ledgerKey(part.ledgerId), encodeLedgerRow(row)),
+    ];
+  }
+
+  /** The rows of a segment are in the index: its entries are no longer held in memory. */
+  sealed(segment: number): void {
+    for (const state of this.#unsealed.get(segment) ?? []) {
+      state.sealed = this.#row(state.id)?.segments ?? [];
+      const at = state.unsealed.findIndex((part) => part.segment === segment);
+      if (at >= 0) state.unsealed.splice(at, 1);
+      if (state.unsealed.length > 0 || state.pending > 0) continue;
+      this.#hot.delete(state.id);
+      this.#cold.set(state.id, state, stateBytes(state));
+    }
+    this.#unsealed.delete(segment);
+  }
+
+  /** Where an entry is; the newest copy. @throws ENTRY_UNKNOWN when the index is damaged there. */
+  locate(state: LedgerState, id: EntryId): Location | undefined {
+    for (let at = state.unsealed.length - 1; at >= 0; at--) {
+      const part = state.unsealed[at];
+      const found = part === undefined ? undefined : locationIn(part.segment, part.entries, id);
+      if (found !== undefined) return found;
+    }
+    for (let at = state.sealed.length - 1; at >= 0; at--) {
+      const part = state.sealed[at];
+      if (part === undefined || id < part.first || id > part.last) continue;
+      const found = locationIn(part.segment, this.#table(state.id, part.segment), id);
+      if (found !== undefined) return found;
+    }
+    return undefined;
+  }
+
+  #table(ledgerId: LedgerId, segment: number): EntryTable {
+    const name = `${ledgerId}/${segment}`;
+    const cached = this.#tables.get(name);
+    if (cached !== undefined) return cached;
+    const value = this.#read(entriesKey(ledgerId, segment));
+    if (value === undefined) {
+      throw new MagnetarError('ENTRY_UNKNOWN', `the index lost the entries of ledger ${ledgerId} in segment ${segment}`);
+    }
+    const { entries } = decodeLedgerPart(value);
+    this.#tables.set(name, entries, entries.bytes);
+    return entries;
+  }
+}
+
+function locationIn(segment: number, entries: EntryTable, id: EntryId): Location | undefined {
+  const at = entries.find(id);
+  return at < 0 ? undefined : { segment, offset: entries.offsetAt(at), payloadBytes: entries.lengthAt(at) };
+}

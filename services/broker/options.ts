@@ -1,0 +1,91 @@
+/** What can be set about a broker. Every bound is in items or bytes; times in milliseconds. */
+export interface BrokerOptions {
+  /** Names the broker in the metadata (`brokers/<id>`) and in the producer names that it makes. */
+  readonly brokerId: string;
+  /** Free text for ServerHello: name and version. */
+  readonly serverName: string;
+  /** The largest payload of one message, in bytes. */
+  readonly maxMessageBytes: number;
+  /** Time to live of the broker's lease. */
+  readonly leaseTtlMs: number;
+  /** Bytes of batches that have arrived and are not answered, over all publish streams. */
+  readonly publishBudgetBytes: number;
+  /** What one publish stream may have under way. */
+  readonly publishWindowItems: number;
+  readonly publishWindowBytes: number;
+  /** Acks that one consume stream may have under way. */
+  readonly ackWindowItems: number;
+  /** Producers, and consumers, that one stream may have. */
+  readonly maxPerStream: number;
+  /** Bytes of deliveries that wait on one consume stream before its consumers pause. */
+  readonly deliveryBufferBytes: number;
+  /** Bytes that the cache of recent entries may pin. */
+  readonly cacheBytes: number;
+  /** How long a client may take to say hello. */
+  readonly handshakeMs: number;
+  /** A topic that nobody is connected to for so long is closed. */
+  readonly idleTopicMs: number;
+  /** How long opening a topic may take. */
+  readonly topicOpenMs: number;
+  /** How long closing a topic, and draining at the end, may take. */
+  readonly closeMs: number;
+  readonly ledger: LedgerOptions;
+}
+
+/** When a topic goes on in another ledger, and how long it tries. */
+export interface LedgerOptions {
+  /** A ledger of so many bytes of entries is closed. */
+  readonly rollBytes: number;
+  /** A ledger of so many entries is closed. */
+  readonly rollEntries: number;
+  /** A ledger of that age is closed at the next publish. */
+  readonly rollAgeMs: number;
+  /** Entries and bytes that may wait for confirmation in one topic. */
+  readonly maxPendingEntries: number;
+  readonly maxPendingBytes: number;
+  /** How long publishes wait for a new ledger after the old one failed. */
+  readonly replaceMs: number;
+  /** The first wait between two tries, and the longest. */
+  readonly retryFirstMs: number;
+  readonly retryHighestMs: number;
+  /** After so many entries, or bytes of entries, the deduplication state is written down again. */
+  readonly dedupSnapshotEntries: number;
+  readonly dedupSnapshotBytes: number;
+  /** Ledgers that a topic record lists; older ones move into chunks. */
+  readonly maxListedLedgers: number;
+}
+
+const MiB: number = 1_048_576;
+
+export const defaultLedgerOptions: LedgerOptions = {
+  rollBytes: 1024 * MiB,
+  rollEntries: 100_000,
+  rollAgeMs: 4 * 3_600_000,
+  maxPendingEntries: 100_000,
+  maxPendingBytes: 256 * MiB,
+  replaceMs: 20_000,
+  retryFirstMs: 50,
+  retryHighestMs: 2_000,
+  dedupSnapshotEntries: 20_000,
+  dedupSnapshotBytes: 128 * MiB,
+  maxListedLedgers: 1_000,
+};
+
+export const defaultBrokerOptions: BrokerOptions = {
+  brokerId: 'broker-0',
+  serverName: 'magnetar',
+  maxMessageBytes: 5_242_880,
+  leaseTtlMs: 10_000,
+  publishBudgetBytes: 256 * MiB,
+  publishWindowItems: 1_000,
+  publishWindowBytes: 16 * MiB,
+  ackWindowItems: 10_000,
+  maxPerStream: 10_000,
+  deliveryBufferBytes: 1 * MiB,
+  cacheBytes: 64 * MiB,
+  handshakeMs: 10_000,
+  idleTopicMs: 60_000,
+  topicOpenMs: 30_000,
+  closeMs: 10_000,
+  ledger: defaultLedgerOptions,
+};

@@ -1,0 +1,245 @@
+/**
+ * Dispatch to the one consumer of an exclusive subscription, or to a reader, as a pure machine: events in, effects out.
+ *
+ * It reads a topic from the first message that is not acknowledged, passes over entries that are wholly acknowledged, and
+ * delivers whole entries while there are permits. The driver carries the effects out in their order; a read that can be
+ * served at once (from a cache) is answered by a further `step` when the effects of this one are through.
+ */
+import { assertNever } from '../../lib/assert.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { AckState } from './ack-state.ts';
+
+/** What the machine looks at of an entry. */
+export interface DispatchEntry {
+  /** Index of its first message. */
+  readonly index: MessageIndex;
+  /** How many messages it has, at least 1. */
+  readonly count: number;
+  /** Its length in bytes is what the entry costs in permits. */
+  readonly block: { readonly length: number };
+}
+
+export type DispatchEvent<Entry extends DispatchEntry> =
+  /** Permits, added to what is left. */
+  | { readonly type: 'flow'; readonly messages: number; readonly bytes: number }
+  /**
+   * The answer to the read of this generation: entries in order, from the one that holds the index asked for, or, when that is
+   * trimmed, from a later one. At least one; when there is none, nothing is read until `appended`, `acked` or `retry`.
+   */
+  | { readonly type: 'entries'; readonly generation: number; readonly entries: readonly Entry[] }
+  /** The read of this generation failed. It is tried again on `retry` (or `seek`). */
+  | { readonly type: 'readFailed'; readonly generation: number }
+  | { readonly type: 'retry' }
+  /** The topic's end has moved: messages below `end` can be read. */
+  | { readonly type: 'appended'; readonly end: MessageIndex }
+  /** The acknowledgment state has changed. */
+  | { readonly type: 'acked' }
+  /** The subscription was moved (its state was reset) to `to`. Permits, and what is being read, are void. */
+  | { readonly type: 'seek'; readonly to: MessageIndex }
+  | { readonly type: 'close' };
+
+export type DispatchEffect<Entry extends DispatchEntry> =
+  /**
+   * Read entries from the one that holds index `from` on, below the topic's end, until one would take them above `maxBytes`; the first
+   * comes in any case. More than `maxMessages` messages are of no use yet.
+   */
+  | {
+      readonly type: 'read';
+      readonly from: MessageIndex;
+      readonly maxBytes: number;
+      readonly maxMessages: number;
+      readonly generation: number;
+    }
+  /** Deliver the entry. `skip`: as in Delivery, absent when all of its messages are wanted. */
+  | { readonly type: 'deliver'; readonly entry: Entry; readonly skip?: Buffer }
+  /** Everything below `index` was delivered or needed no delivery. Once each time that it becomes so. */
+  | { readonly type: 'caughtUp'; readonly index: MessageIndex };
+
+/** Bounds of reading. */
+export interface DispatchLimits {
+  /** Bytes asked for in one read. */
+  readonly readBytes: number;
+  /** Bytes that may be read ahead of the permits; 0: none. */
+  readonly prefetchBytes: number;
+}
+
+const DEFAULT_LIMITS: DispatchLimits = { readBytes: 1_048_576, prefetchBytes: 262_144 };
+
+const NOTHING: readonly never[] = Object.freeze([]);
+
+/** The machine. `state` is shared with whoever acknowledges; a reader has one of its own, moved by `reset`. */
+export class Dispatcher<Entry extends DispatchEntry> {
+  readonly #state: AckState;
+  readonly #limits: DispatchLimits;
+  #end: MessageIndex;
+  /** Everything below was delivered or needed no delivery. */
+  #next: MessageIndex;
+  /** Everything below was asked for, or is not wanted. */
+  #readNext: MessageIndex;
+  #messages = 0;
+  #bytes = 0;
+  /** Entries that wait for permits. */
+  #waiting: Entry[] = [];
+  #waitingBytes = 0;
+  #reading = false;
+  /** Why nothing may be read: the last read found nothing, or failed. */
+  #blocked: 'empty' | 'failed' | undefined;
+  #generation = 0;
+  #caughtUp = false;
+  #closed = false;
+
+  constructor(state: AckState, end: MessageIndex, limits: DispatchLimits = DEFAULT_LIMITS) {
+    this.#state = state;
+    this.#limits = limits;
+    this.#end = end;
+    this.#next = state.markDelete;
+    this.#readNext = state.markDelete;
+  }
+
+  /** Everything below was delivered in this generation, or needed no delivery. */
+  get nextIndex(): MessageIndex {
+    return this.#next;
+  }
+
+  /** What is left of the permits. Not below 0 by more than one entry. */
+  get permits(): { readonly messages: number; readonly bytes: number } {
+    return { messages: this.#messages, bytes: this.#bytes };
+  }
+
+  /** Takes an event in. The effects are to be carried out in order. */
+  step(event: DispatchEvent<Entry>): readonly DispatchEffect<Entry>[] {
+    if (this.#closed) return NOTHING;
+    switch (event.type) {
+      case 'flow':
+        this.#messages += event.messages;
+        this.#bytes += event.bytes;
+        break;
+      case 'entries':
+        if (event.generation !== this.#generation || !this.#reading) return NOTHING;
+        this.#take(event.entries);
+        break;
+      case 'readFailed':
+        if (event.generation !== this.#generation || !this.#reading) return NOTHING;
+        this.#reading = false;
+        this.#readNext = this.#afterWaiting();
+        this.#blocked = 'failed';
+        return NOTHING;
+      case 'retry':
+        this.#blocked = undefined;
+        break;
+      case 'acked':
+        if (this.#blocked === 'empty') this.#blocked = undefined;
+        break;
+      case 'appended':
+        if (event.end > this.#end) this.#end = event.end;
+        if (this.#blocked === 'empty') this.#blocked = undefined;
+        break;
+      case 'seek':
+        this.#seek(event.to);
+        break;
+      case 'close':
+        this.#closed = true;
+        this.#forget();
+        return NOTHING;
+      default:
+        return assertNever(event);
+    }
+    return this.#advance();
+  }
+
+  #forget(): void {
+    this.#generation++;
+    this.#reading = false;
+    this.#blocked = undefined;
+    this.#waiting = [];
+    this.#waitingBytes = 0;
+  }
+
+  #seek(to: MessageIndex): void {
+    this.#forget();
+    this.#messages = 0;
+    this.#bytes = 0;
+    this.#next = to;
+    this.#readNext = to;
+    this.#caughtUp = false;
+  }
+
+  /** The index behind the last entry in hand. */
+  #afterWaiting(): MessageIndex {
+    const last = this.#waiting.at(-1);
+    return last === undefined ? this.#next : ((last.index + last.count) as MessageIndex);
+  }
+
+  #take(entries: readonly Entry[]): void {
+    this.#reading = false;
+    this.#blocked = entries.length === 0 ? 'empty' : undefined;
+    let after = this.#afterWaiting();
+    for (const entry of entries) {
+      const end = (entry.index + entry.count) as MessageIndex;
+      if (end <= after) continue;
+      after = end;
+      this.#waiting.push(entry);
+      this.#waitingBytes += entry.block.length;
+    }
+    this.#readNext = after;
+  }
+
+  #advance(): readonly DispatchEffect<Entry>[] {
+    const effects: DispatchEffect<Entry>[] = [];
+    this.#deliver(effects);
+    this.#read(effects);
+    this.#notice(effects);
+    return effects;
+  }
+
+  #deliver(effects: DispatchEffect<Entry>[]): void {
+    let taken = 0;
+    for (const entry of this.#waiting) {
+      const { index, count, block } = entry;
+      const acked = this.#state.countAcked(index, count);
+      if (acked < count) {
+        if (this.#messages <= 0 || this.#bytes <= 0) break;
+        this.#messages -= count - acked;
+        this.#bytes -= block.length;
+        const skip = acked === 0 ? undefined : this.#state.skipBits(index, count);
+        effects.push(skip === undefined ? { type: 'deliver', entry } : { type: 'deliver', entry, skip });
+      }
+      taken++;
+      this.#waitingBytes -= block.length;
+      this.#next = (index + count) as MessageIndex;
+    }
+    if (taken > 0) this.#waiting.splice(0, taken);
+    // Messages behind that need no delivery are passed over, and never read.
+    if (this.#waiting.length === 0) this.#next = this.#passed(this.#next);
+  }
+
+  /** Where the next message to deliver is, not behind the end. */
+  #passed(from: MessageIndex): MessageIndex {
+    const next = this.#state.nextUnacked(from);
+    return next > this.#end && from <= this.#end ? this.#end : next;
+  }
+
+  #read(effects: DispatchEffect<Entry>[]): void {
+    if (this.#reading || this.#blocked !== undefined) return;
+    const from = this.#passed(this.#readNext > this.#next ? this.#readNext : this.#next);
+    this.#readNext = from;
+    if (from >= this.#end) return;
+    const { readBytes, prefetchBytes } = this.#limits;
+    let maxBytes = prefetchBytes - this.#waitingBytes;
+    let maxMessages = Number.MAX_SAFE_INTEGER;
+    if (this.#waiting.length === 0 && this.#messages > 0 && this.#bytes > 0) {
+      maxMessages = this.#messages;
+      maxBytes = Math.max(maxBytes, this.#bytes);
+    }
+    if (maxBytes <= 0) return;
+    this.#reading = true;
+    maxBytes = Math.min(readBytes, maxBytes);
+    effects.push({ type: 'read', from, maxBytes, maxMessages, generation: this.#generation });
+  }
+
+  #notice(effects: DispatchEffect<Entry>[]): void {
+    const caughtUp = this.#waiting.length === 0 && this.#next >= this.#end;
+    if (caughtUp && !this.#caughtUp) effects.push({ type: 'caughtUp', index: this.#next });
+    this.#caughtUp = caughtUp;
+  }
+}

@@ -1,0 +1,402 @@
+/**
+ * The ack log of a topic: what its subscriptions have acknowledged, and the deduplication state, in ledgers of its own.
+ */
+import type { Ledgers, LedgerWriter } from '../../ledger/ledgers.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import { type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
+import type { Environment } from '../../runtime/environment.ts';
+import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
+import { AckState } from '../protocol/ack-state.ts';
+import { AckLedgers } from './ack-ledgers.ts';
+import { type AckBatch, type AckDone, AckQueue } from './ack-queue.ts';
+import { AckReplay, type AckSubscription, type DedupSnapshot, type RecoveredAcks } from './ack-replay.ts';
+import { AckSnapshot } from './ack-snapshot.ts';
+import type { TopicRecordHandle } from './topic-record.ts';
+
+export type { AckDone, AckSubscription, DedupSnapshot };
+
+/** Bounds and times. */
+export interface AckLogLimits {
+  /** A ledger of so many bytes or entries is followed by a new one. */
+  readonly rollBytes: number;
+  readonly rollEntries: number;
+  /** Bytes of one entry, about. */
+  readonly entryBytes: number;
+  /** Acknowledgments and other requests that may wait, in items and in bytes; beyond that they fail with QUEUE_FULL. */
+  readonly waitingItems: number;
+  readonly waitingBytes: number;
+  /** How long requests wait for a ledger to be made before the log fails. */
+  readonly ledgerDeadlineMs: number;
+  /** The first wait between two tries to make one, and the longest. */
+  readonly retryFirstMs: number;
+  readonly retryHighestMs: number;
+}
+
+export interface AckLogOptions {
+  /** The deduplication state of everything that is stored at the time of the call. */
+  readonly dedupSnapshot: () => DedupSnapshot;
+  /** Called once when the log has failed: the topic must be unloaded. */
+  readonly onFailure: (error: MagnetarError) => void;
+  /** Replaces defaults. */
+  readonly limits?: Partial<AckLogLimits>;
+}
+
+/** The log of an open topic. */
+export interface AckLog {
+  /** By name. A subscription is here from the moment when it is asked for, until the moment when its deletion is. */
+  readonly subscriptions: ReadonlyMap<string, AckSubscription>;
+  /** What was found at opening. Data from `coveredIndex` on is to be replayed into the deduplication state. */
+  readonly recovered: { readonly dedup: DedupSnapshot | undefined };
+  /** The index up to which the newest durable snapshot covers the data: trimming must not pass it. 0: there is none. */
+  readonly coveredIndex: MessageIndex;
+  readonly failure: MagnetarError | undefined;
+  /**
+   * Makes a subscription at which everything below `markDelete` is acknowledged. Resolves when it is durable. Where there is one of the
+   * name, resolves with that, unchanged, when it is durable.
+   */
+  create(name: string, markDelete: MessageIndex): Promise<AckSubscription>;
+  /** Deletes it. Resolves when that is durable. @throws SUBSCRIPTION_NOT_FOUND */
+  delete(subscription: AckSubscription): Promise<void>;
+  /** Exactly what is below `markDelete` counts as acknowledged: at once in `state`; durable when it resolves. @throws SUBSCRIPTION_NOT_FOUND */
+  reset(subscription: AckSubscription, markDelete: MessageIndex): Promise<void>;
+  /**
+   * Acknowledges everything below `below` (0: nothing), and pairs of (first index, count). `state` changes at once. `done` is called
+   * exactly once, never before this returns, in the order of the calls: without an error when all of it is durable. Errors: QUEUE_FULL and INVALID_ARGUMENT
+   * (nothing has changed), SUBSCRIPTION_NOT_FOUND, ALREADY_CLOSED, or what the log failed with (unknown whether it is durable).
+   * The end of the topic is the caller's to check.
+   */
+  acknowledge(
+    subscription: AckSubscription,
+    below: MessageIndex,
+    ranges: readonly number[],
+    done: AckDone,
+  ): void;
+  /** Asks for a snapshot soon, so that less data is replayed at the next opening. */
+  requestSnapshot(): void;
+  /** Takes nothing more in, waits for what is under way, closes the ledger. Idempotent. Never rejects. */
+  close(): Promise<void>;
+}
+
+const DEFAULT_LIMITS: AckLogLimits = {
+  rollBytes: 8_388_608,
+  rollEntries: 20_000,
+  entryBytes: 262_144,
+  waitingItems: 65_536,
+  waitingBytes: 4_194_304,
+  ledgerDeadlineMs: 20_000,
+  retryFirstMs: 50,
+  retryHighestMs: 2_000,
+};
+
+/** What a request costs in an entry, at most, apart from names. */
+const RECORD_BYTES = 64;
+
+class Log implements AckLog {
+  readonly subscriptions = new Map<string, AckSubscription>();
+  readonly recovered: { readonly dedup: DedupSnapshot | undefined };
+  coveredIndex: MessageIndex;
+  failure: MagnetarError | undefined;
+  readonly #environment: Environment;
+  readonly #options: AckLogOptions;
+  readonly #limits: AckLogLimits;
+  readonly #ledgers: AckLedgers;
+  readonly #byNumber = new Map<number, AckSubscription>();
+  readonly #queue: AckQueue;
+  #highestNumber: number;
+  #highestSnapshot: number;
+
+  /** Undefined until the first write, and while a failed one is replaced. */
+  #writer: LedgerWriter | undefined;
+  /** Made ahead; takes over with the next entry. */
+  #upcoming: LedgerWriter | undefined;
+  /** Making a first ledger, or one in the place of a failed one: everything waits. */
+  #making = false;
+  /** Making the next ledger while the current one goes on. */
+  #makingNext: Promise<void> | undefined;
+  /** Ledgers that have failed one after another. */
+  #failedInRow = 0;
+  /** Written to the current ledger so far, and how much of that is allowed. */
+  #written = { bytes: 0, entries: 0 };
+  #allowed = { bytes: 0, entries: 0 };
+
+  #inFlight: AckBatch | undefined;
+  /** Not confirmed by a ledger that failed; goes out again before anything else. */
+  #unconfirmed: AckBatch | undefined;
+  #scheduled = false;
+
+  #snapshotWanted = false;
+  #snapshot: AckSnapshot | undefined;
+  /** The ledger that holds the begin of the snapshot. */
+  #snapshotLedger: LedgerId | undefined;
+  /** A part of the snapshot waits or is in flight. */
+  #partQueued = false;
+  /** A snapshot was finished in the current ledger. */
+  #ledgerHasSnapshot = false;
+
+  #closing = false;
+  #closed: Promise<void> | undefined;
+  #drained: (() => void) | undefined;
+
+  constructor(environment: Environment, ledgers: AckLedgers, acks: RecoveredAcks, options: AckLogOptions) {
+    this.#environment = environment;
+    this.#options = options;
+    this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
+    this.#ledgers = ledgers;
+    this.#queue = new AckQueue(this.#limits.entryBytes);
+    this.#highestNumber = acks.highestNumber;
+    this.#highestSnapshot = acks.highestSnapshot;
+    this.recovered = { dedup: acks.dedup };
+    this.coveredIndex = acks.dedup?.coveredIndex ?? (0 as MessageIndex);
+    for (const subscription of acks.subscriptions) this.#add(subscription);
+  }
+
+  #add(subscription: AckSubscription): void {
+    this.subscriptions.set(subscription.name, subscription);
+    this.#byNumber.set(subscription.number, subscription);
+  }
+
+  async create(name: string, markDelete: MessageIndex): Promise<AckSubscription> {
+    const known = this.subscriptions.get(name);
+    if (known !== undefined) {
+      await this.#durable((done) => this.#afterAll(done));
+      return known;
+    }
+    const number = this.#highestNumber + 1;
+    const createdAt = this.#environment.clock.now();
+    const subscription = { number, name, createdAt, state: new AckState(markDelete) };
+    await this.#durable((done) => {
+      this.#highestNumber = number;
+      this.#add(subscription);
+      const record = { type: 'created', subscription: number, name, markDelete, createdAt } as const;
+      this.#submit(record, RECORD_BYTES + 4 * name.length, done, number);
+    });
+    return subscription;
+  }
+
+  async delete(subscription: AckSubscription): Promise<void> {
+    const { number, name } = subscription;
+    await this.#durable((done) => {
+      this.#require(subscription);
+      this.subscriptions.delete(name);
+      this.#byNumber.delete(number);
+      this.#submit({ type: 'deleted', subscription: number }, RECORD_BYTES, done, number);
+    });
+  }
+
+  async reset(subscription: AckSubscription, markDelete: MessageIndex): Promise<void> {
+    const { number, state } = subscription;
+    await this.#durable((done) => {
+      this.#require(subscription);
+      state.reset(markDelete);
+      this.#submit({ type: 'reset', subscription: number, markDelete }, RECORD_BYTES, done, number);
+    });
+  }
+
+  acknowledge(subscription: AckSubscription, below: MessageIndex, ranges: readonly number[], done: AckDone): void {
+    try {
+      this.#admit();
+      this.#require(subscription);
+      const delta = subscription.state.acknowledge(below, ranges);
+      if (delta === undefined) {
+        this.#afterAll(done);
+        return;
+      }
+      this.#queue.pushDelta(subscription.number, delta, done);
+      this.#schedule();
+    } catch (error) {
+      this.#later(done, toMagnetarError(error));
+    }
+  }
+
+  requestSnapshot(): void {
+    if (this.failure !== undefined || this.#closing) return;
+    this.#snapshotWanted = true;
+    this.#schedule();
+  }
+
+  async close(): Promise<void> {
+    this.#closed ??= this.#close();
+    await this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#closing = true;
+    if (this.failure === undefined) {
+      const drained = new Promise<void>((resolve) => {
+        this.#drained = resolve;
+      });
+      this.#schedule();
+      await drained;
+    }
+    await this.#makingNext;
+    const writers = [this.#writer, this.#upcoming].filter((writer) => writer !== undefined);
+    await this.#ledgers.close(writers);
+  }
+
+  /** @throws when nothing more is taken in. */
+  #admit(): void {
+    if (this.failure !== undefined) throw this.failure;
+    if (this.#closing) throw new MagnetarError('ALREADY_CLOSED', 'the ack log is closed');
+    const { items, bytes } = this.#queue;
+    const { waitingItems, waitingBytes } = this.#limits;
+    if (items < waitingItems && bytes < waitingBytes) return;
+    const text = `${items} requests of ${bytes} bytes wait for the ack log; allowed are ${waitingItems} of ${waitingBytes} bytes`;
+    throw new MagnetarError('QUEUE_FULL', text);
+  }
+
+  #require(subscription: AckSubscription): void {
+    if (this.#byNumber.get(subscription.number) === subscription) return;
+    throw new MagnetarError('SUBSCRIPTION_NOT_FOUND', `subscription "${subscription.name}" is deleted`);
+  }
+
+  #durable(request: (done: AckDone) => void): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#admit();
+      request((error) => (error === undefined ? resolve() : reject(error)));
+    });
+  }
+
+  #submit(record: AckLogRecord, bytes: number, done: AckDone, barrier: number): void {
+    this.#queue.push(record, bytes, done, barrier);
+    this.#schedule();
+  }
+
+  /** Calls `done` when everything that was submitted so far is durable. */
+  #afterAll(done: AckDone): void {
+    if (this.#queue.attach(done)) return;
+    const last = this.#unconfirmed ?? this.#inFlight;
+    if (last === undefined) this.#later(done, undefined);
+    else last.done.push(done);
+  }
+
+  #later(done: AckDone, error: MagnetarError | undefined): void {
+    this.#environment.clock.nextTurn(() => done(error));
+  }
+
+  /** What is submitted in one turn of the event loop goes out together. */
+  #schedule(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    this.#environment.clock.nextTurn(() => {
+      this.#scheduled = false;
+      this.#pump();
+    });
+  }
+
+  #pump(): void {
+    if (this.#inFlight !== undefined || this.#making || this.failure !== undefined) return;
+    if (this.#upcoming !== undefined) this.#roll(this.#upcoming);
+    const idle = this.#queue.empty && this.#unconfirmed === undefined;
+    if (this.#writer === undefined) {
+      if (!idle || (this.#snapshotWanted && !this.#closing)) void this.#startLedger(undefined);
+      else this.#drained?.();
+      return;
+    }
+    if (!this.#closing) this.#feedSnapshot(this.#writer);
+    const batch = this.#unconfirmed ?? this.#queue.shift();
+    this.#unconfirmed = undefined;
+    if (batch === undefined) this.#drained?.();
+    else this.#append(this.#writer, batch);
+  }
+
+  #append(writer: LedgerWriter, batch: AckBatch): void {
+    this.#inFlight = batch;
+    const payload = ackLogEntry.encode({ records: batch.records });
+    writer.append([payload], (error) => {
+      if (this.failure !== undefined) return;
+      if (error === undefined) this.#confirmed(batch, payload.length);
+      else if (error.code === 'NOT_ENOUGH_BOOKIES') this.#resubmit(writer, batch);
+      else this.#fail(error);
+    });
+  }
+
+  #confirmed(batch: AckBatch, bytes: number): void {
+    this.#inFlight = undefined;
+    this.#failedInRow = 0;
+    this.#written.bytes += bytes;
+    this.#written.entries++;
+    for (const done of batch.done) done();
+    this.#rollWhenFull();
+    this.#pump();
+  }
+
+  /** The ledger failed before it confirmed the batch: the batch is to be the first one of the next ledger (LP-6 does not apply). */
+  #resubmit(writer: LedgerWriter, batch: AckBatch): void {
+    this.#inFlight = undefined;
+    this.#unconfirmed = batch;
+    this.#writer = undefined;
+    this.#failedInRow++;
+    void this.#startLedger(writer);
+  }
+
+  /** Makes a first ledger, or one in the place of a failed one, which is closed before. */
+  async #startLedger(failed: LedgerWriter | undefined): Promise<void> {
+    this.#making = true;
+    try {
+      if (failed !== undefined) await this.#ledgers.seal(failed);
+      if (this.#failedInRow > 1) await this.#ledgers.pause(this.#failedInRow);
+      await this.#makingNext;
+      const writer = this.#upcoming ?? (await this.#ledgers.make());
+      this.#upcoming = undefined;
+      this.#use(writer);
+      this.#making = false;
+      this.#pump();
+    } catch (error) {
+      this.#making = false;
+      this.#fail(toMagnetarError(error));
+    }
+  }
+
+  #use(writer: LedgerWriter): void {
+    this.#writer = writer;
+    this.#written = { bytes: 0, entries: 0 };
+    this.#allowed = { bytes: this.#limits.rollBytes, entries: this.#limits.rollEntries };
+    this.#ledgerHasSnapshot = false;
+    // With a snapshot of its own this ledger lets go of those before it.
+    if (this.#ledgers.hasOlderThan(writer.ledgerId)) this.#snapshotWanted = true;
+  }
+
+  #roll(writer: LedgerWriter): void {
+    this.#upcoming = undefined;
+    if (this.#writer !== undefined) this.#ledgers.retire(this.#writer);
+    this.#use(writer);
+  }
+
+  /** Not while a snapshot is under way: one that is larger than a ledger is meant to be would never end. */
+  #rollWhenFull(): void {
+    const full = this.#written.bytes >= this.#allowed.bytes || this.#written.entries >= this.#allowed.entries;
+    if (!full || this.#closing || this.#snapshot !== undefined) return;
+    if (this.#upcoming === undefined && this.#makingNext === undefined) this.#makingNext = this.#makeNext();
+  }
+
+  async #makeNext(): Promise<void> {
+    try {
+      this.#upcoming = await this.#ledgers.make();
+    } catch (error) {
+      // The current ledger goes on; after its next entry this is tried again.
+      if (hasCode(error, 'UNAVAILABLE')) this.#environment.logger.warn('the ack log cannot roll', { error });
+      else this.#fail(toMagnetarError(error));
+    }
+    this.#makingNext = undefined;
+    this.#schedule();
+  }
+
+  #feedSnapshot(writer: LedgerWriter): void {
+    if (this.#partQueued) return;
+    if (this.#snapshot === undefined) {
+      if (!this.#snapshotWanted) return;
+      this.#snapshotWanted = false;
+      const dedup = this.#options.dedupSnapshot();
+      this.#snapshot = new AckSnapshot(++this.#highestSnapshot, this.#highestNumber, this.#byNumber, dedup);
+      this.#snapshotLedger = undefined;
+    }
+    const snapshot = this.#snapshot;
+    const part = snapshot.next();
+    const ends = part.at(-1)?.record.type === 'snapshotEnd';
+    this.#partQueued = true;
+    for (const [i, { record, bytes, subscription }] of part.entries()) {
+      const last = i === part.length - 1;
+      this.#queue.push(record, bytes, last ? (error) => this.#partDone(snapshot, ends, error) : undefined, subscription);
+    }
+  }
+}

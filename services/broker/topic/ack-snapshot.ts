@@ -1,0 +1,101 @@
+/** Writing a snapshot of all subscriptions and of the deduplication state, in parts that go among the other records. */
+import { varintSize } from '../../lib/bytes.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { AckLogRecord } from '../../wire/records.ts';
+import type { DedupProducer } from '../protocol/dedup.ts';
+import type { AckSubscription, DedupSnapshot } from './ack-replay.ts';
+
+/** A part is closed when it has reached this size; with its last record it has at most twice as much. */
+const PART_BYTES = 32_768;
+/** Runs in one page; each takes at most 16 bytes. */
+const PAGE_RUNS = 2_048;
+/** What a record costs, at most, apart from names and runs. */
+const RECORD_BYTES = 64;
+
+/** A record with a bound of its size in bytes. */
+export interface SizedRecord {
+  readonly record: AckLogRecord;
+  readonly bytes: number;
+  /** The subscription that a page is of. */
+  readonly subscription?: number;
+}
+
+/** One snapshot on its way. A part shows the subscriptions as they are when it is taken: it is to be queued at once. */
+export class AckSnapshot {
+  readonly #live: ReadonlyMap<number, AckSubscription>;
+  readonly #records: Generator<SizedRecord, void, undefined>;
+  /** The data index that the snapshot covers. */
+  readonly coveredIndex: MessageIndex;
+
+  constructor(number: number, highest: number, live: ReadonlyMap<number, AckSubscription>, dedup: DedupSnapshot) {
+    this.#live = live;
+    this.coveredIndex = dedup.coveredIndex;
+    this.#records = this.#all(number, highest, dedup);
+  }
+
+  /** The next part; empty after the last one. */
+  next(): SizedRecord[] {
+    const part: SizedRecord[] = [];
+    for (let bytes = 0; bytes < PART_BYTES; ) {
+      const { value } = this.#records.next();
+      if (value === undefined) break;
+      part.push(value);
+      bytes += value.bytes;
+    }
+    return part;
+  }
+
+  *#all(snapshot: number, highest: number, dedup: DedupSnapshot): Generator<SizedRecord, void, undefined> {
+    yield { record: { type: 'snapshotBegin', snapshot }, bytes: RECORD_BYTES };
+    // The highest number lives on, so that it is not given again.
+    if (highest > 0 && !this.#live.has(highest)) {
+      yield { record: { type: 'deleted', subscription: highest }, bytes: RECORD_BYTES };
+    }
+    // Those made after the begin are in the log anyway, and those that are gone by then need nothing.
+    for (const number of [...this.#live.keys()]) yield* this.#pages(number);
+    yield* dedupPages(dedup);
+    yield { record: { type: 'snapshotEnd', snapshot }, bytes: RECORD_BYTES };
+  }
+
+  *#pages(number: number): Generator<SizedRecord, void, undefined> {
+    let from = 0 as MessageIndex;
+    for (;;) {
+      const subscription = this.#live.get(number);
+      if (subscription === undefined) return;
+      const { name, createdAt, state } = subscription;
+      const page = state.page(from, PAGE_RUNS);
+      yield {
+        record: {
+          type: 'page',
+          subscription: { subscription: number, name, markDelete: state.markDelete, createdAt },
+          fromIndex: page.from,
+          toIndex: page.to,
+          runs: page.runs,
+        },
+        bytes: page.runs.reduce((bytes, value) => bytes + varintSize(value), RECORD_BYTES + 4 * name.length),
+        subscription: number,
+      };
+      if (page.to === Number.MAX_SAFE_INTEGER) return;
+      from = page.to;
+    }
+  }
+}
+
+function producerBytes(producer: DedupProducer): number {
+  return RECORD_BYTES + 4 * producer.name.length + producer.batches.length * RECORD_BYTES;
+}
+
+/** At least one page, so that the covered index is said. */
+function* dedupPages({ coveredIndex, producers }: DedupSnapshot): Generator<SizedRecord, void, undefined> {
+  let page: DedupProducer[] = [];
+  let bytes = RECORD_BYTES;
+  for (const producer of producers) {
+    page.push(producer);
+    bytes += producerBytes(producer);
+    if (bytes < PART_BYTES) continue;
+    yield { record: { type: 'dedup', coveredIndex, producers: page }, bytes };
+    page = [];
+    bytes = RECORD_BYTES;
+  }
+  yield { record: { type: 'dedup', coveredIndex, producers: page }, bytes };
+}

@@ -1,0 +1,110 @@
+/** What a broker checks of a batch before it stores it. It never looks into a message. */
+import { ProtoReader } from '../../lib/bytes.ts';
+import { crc32c } from '../../lib/crc32c.ts';
+import { MagnetarError } from '../../lib/errors.ts';
+import type { SequenceId } from '../../lib/ids.ts';
+import { countMessages, decodeBlock } from '../../wire/block.ts';
+import type { ProducerBlock, PublishBatch } from '../../wire/frames.ts';
+import { MAX_FRAME_BYTES } from '../../wire/server.ts';
+
+/** A block travels further in frames that carry more beside it: room for a delivery's bit string, and some. */
+export const MAX_BLOCK_BYTES: number = MAX_FRAME_BYTES - 1_048_576;
+
+const NO_SEQUENCE_ID = 0n as SequenceId;
+
+/** A batch that may be stored, or why not. */
+export interface CheckedBlock {
+  readonly firstSequenceId: SequenceId;
+  /** 0 when the block is too damaged to say. */
+  readonly lastSequenceId: SequenceId;
+  readonly count: number;
+  readonly crc32c: number;
+  readonly error: MagnetarError | undefined;
+}
+
+/** Whose batch it has to be, and how large a message may be. */
+export interface BlockRules {
+  readonly producerName: string;
+  readonly producerEpoch: number;
+  readonly maxMessageBytes: number;
+}
+
+/**
+ * Checks checksum, producer, sequence ids, count and sizes.
+ *
+ * @throws PROTOCOL_VIOLATION for a block that arrived as it was sent and cannot be read: no receipt could name it.
+ */
+export function checkBlock(batch: PublishBatch, rules: BlockRules): CheckedBlock {
+  const { block } = batch;
+  const found = crc32c(block);
+  const damaged = batch.crc32c !== undefined && batch.crc32c !== found;
+  let fields: ProducerBlock | undefined;
+  try {
+    fields = decodeBlock(block);
+  } catch (error) {
+    if (!damaged) throw error;
+  }
+  const error = damaged ? mismatch(batch, found, rules) : flaw(fields, block, rules);
+  return {
+    firstSequenceId: fields?.firstSequenceId ?? NO_SEQUENCE_ID,
+    lastSequenceId: fields?.lastSequenceId ?? NO_SEQUENCE_ID,
+    count: fields?.count ?? 0,
+    crc32c: found,
+    error,
+  };
+}
+
+function mismatch(batch: PublishBatch, found: number, rules: BlockRules): MagnetarError {
+  const text = `batch of producer "${rules.producerName}" was damaged on its way: CRC32C ${found} instead of ${batch.crc32c}`;
+  return new MagnetarError('CHECKSUM_MISMATCH', text);
+}
+
+function flaw(fields: ProducerBlock | undefined, block: Buffer, rules: BlockRules): MagnetarError | undefined {
+  if (fields === undefined) return undefined;
+  const { producerName, producerEpoch, count, compression, payload } = fields;
+  if (producerName !== rules.producerName || producerEpoch !== rules.producerEpoch) {
+    const granted = `"${rules.producerName}" and epoch ${rules.producerEpoch}`;
+    return invalid(`batch names producer "${producerName}" and epoch ${producerEpoch}; granted were ${granted}`);
+  }
+  if (compression !== 0) {
+    return new MagnetarError('UNSUPPORTED', `batch has compression ${compression}; this server takes 0 (none)`);
+  }
+  if (block.length > MAX_BLOCK_BYTES) return tooLarge('batch', block.length, MAX_BLOCK_BYTES);
+  const found = countMessages(payload);
+  if (count < 1 || found !== count) return invalid(`batch has ${found} messages and says ${count}; it has to be one or more`);
+  const span = fields.lastSequenceId - fields.firstSequenceId;
+  if (span < BigInt(count - 1)) {
+    const ids = `from ${fields.firstSequenceId} to ${fields.lastSequenceId}`;
+    return invalid(`batch of ${count} messages has sequence ids ${ids}; they have to rise from message to message`);
+  }
+  if (payload.length <= rules.maxMessageBytes) return undefined;
+  const largest = largestPayload(payload);
+  return largest > rules.maxMessageBytes ? tooLarge('message', largest, rules.maxMessageBytes) : undefined;
+}
+
+function invalid(text: string): MagnetarError {
+  return new MagnetarError('INVALID_ARGUMENT', text);
+}
+
+function tooLarge(what: string, bytes: number, limit: number): MagnetarError {
+  const text = `${what} of ${bytes} bytes is too large; at most ${limit} are allowed`;
+  return new MagnetarError('MESSAGE_TOO_LARGE', text, { details: { size: String(bytes), limit: String(limit) } });
+}
+
+/** The size of the largest payload of a payload area. */
+function largestPayload(area: Buffer): number {
+  let largest = 0;
+  const messages = new ProtoReader(area);
+  while (messages.next()) {
+    if (messages.field !== 1) {
+      messages.skip();
+      continue;
+    }
+    const message = messages.message();
+    while (message.next()) {
+      if (message.field === 1) largest = Math.max(largest, message.bytes().length);
+      else message.skip();
+    }
+  }
+  return largest;
+}

@@ -1,0 +1,145 @@
+/**
+ * The broker's cache of recent entries: consumers that keep up are served from it, in the turn in which they ask.
+ *
+ * It holds whole frames: an entry is a view of the buffer in which it arrived, and pins all of it. So the cache is charged
+ * by backing buffers, each once. An entry that is small beside its buffer is copied out, so that it never pins the rest.
+ * Entries leave in the order in which they came, over all topics, so that what shares a buffer leaves together.
+ */
+import { Deque } from '../../lib/collections/deque.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import { endOf, type LogEntry } from './log-entry.ts';
+
+/** Buffers up to this size are held as they are. */
+const SMALL_BUFFER_BYTES: number = 4_096;
+/** An entry below this share of its buffer is copied out. */
+const COPY_BELOW_SHARE: number = 1 / 16;
+/** What an entry costs besides its buffer. */
+const ENTRY_BYTES: number = 200;
+
+/** Limits of one read. At least one entry always comes. */
+export interface ReadLimits {
+  readonly maxEntries: number;
+  /** Bytes of blocks. */
+  readonly maxBytes: number;
+}
+
+export class EntryCache {
+  readonly #maxBytes: number;
+  readonly #order: Deque<TopicCache> = new Deque();
+  readonly #references: Map<ArrayBufferLike, number> = new Map();
+  #bytes = 0;
+
+  /** @param maxBytes bytes of backing buffers that it may pin */
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  /** Bytes that it pins. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  topic(): TopicCache {
+    return new TopicCache({ add: (slot, entry) => this.#add(slot, entry), remove: (entry) => this.#release(entry) });
+  }
+
+  /** Charges an entry, and makes room for it. Returns what is to be kept of it. */
+  #add(slot: TopicCache, entry: LogEntry): LogEntry {
+    const kept = compact(entry);
+    const backing = kept.block.buffer;
+    const references = this.#references.get(backing) ?? 0;
+    if (references === 0) this.#bytes += backing.byteLength;
+    this.#references.set(backing, references + 1);
+    this.#bytes += ENTRY_BYTES;
+    this.#order.push(slot);
+    while (this.#bytes > this.#maxBytes && this.#order.length > 1) this.#order.shift()?.evict();
+    return kept;
+  }
+
+  #release(entry: LogEntry): void {
+    const backing = entry.block.buffer;
+    const references = this.#references.get(backing) ?? 0;
+    if (references <= 1) {
+      this.#references.delete(backing);
+      this.#bytes -= backing.byteLength;
+    } else this.#references.set(backing, references - 1);
+    this.#bytes -= ENTRY_BYTES;
+  }
+}
+
+function compact(entry: LogEntry): LogEntry {
+  const { block } = entry;
+  const backing = block.buffer.byteLength;
+  if (backing <= SMALL_BUFFER_BYTES || block.length >= backing * COPY_BELOW_SHARE) return entry;
+  const own = Buffer.allocUnsafeSlow(block.length);
+  block.copy(own);
+  return { ...entry, block: own };
+}
+
+interface Account {
+  add(slot: TopicCache, entry: LogEntry): LogEntry;
+  remove(entry: LogEntry): void;
+}
+
+/** The newest entries of one topic, without a gap. */
+export class TopicCache {
+  readonly #account: Account;
+  readonly #entries: Deque<LogEntry> = new Deque();
+  /** Entries of this topic that left by `clear` while the cache's order still names them. */
+  #cleared = 0;
+
+  constructor(account: Account) {
+    this.#account = account;
+  }
+
+  /** Appends the topic's newest entry. */
+  push(entry: LogEntry): void {
+    const last = this.#entries.at(this.#entries.length - 1);
+    if (last !== undefined && endOf(last) !== entry.baseIndex) this.clear();
+    this.#entries.push(this.#account.add(this, entry));
+  }
+
+  /** Drops the oldest entry; called by the cache. */
+  evict(): void {
+    if (this.#cleared > 0) {
+      this.#cleared--;
+      return;
+    }
+    const entry = this.#entries.shift();
+    if (entry !== undefined) this.#account.remove(entry);
+  }
+
+  /** Consecutive entries from the one that holds `index` on; undefined when that one is not here. */
+  read(index: MessageIndex, limits: ReadLimits): LogEntry[] | undefined {
+    let at = this.#placeOf(index);
+    if (at === undefined) return undefined;
+    const found: LogEntry[] = [];
+    let bytes = 0;
+    for (let entry = this.#entries.at(at); entry !== undefined; entry = this.#entries.at(++at)) {
+      bytes += entry.bytes;
+      if (found.length > 0 && (bytes > limits.maxBytes || found.length >= limits.maxEntries)) break;
+      found.push(entry);
+    }
+    return found;
+  }
+
+  /** Drops everything. */
+  clear(): void {
+    this.#cleared += this.#entries.length;
+    for (let i = 0; i < this.#entries.length; i++) this.#account.remove(this.#entries.at(i) as LogEntry);
+    this.#entries.clear();
+  }
+
+  #placeOf(index: MessageIndex): number | undefined {
+    const first = this.#entries.at(0);
+    const last = this.#entries.at(this.#entries.length - 1);
+    if (first === undefined || last === undefined || index < first.baseIndex || index >= endOf(last)) return undefined;
+    let [low, high] = [0, this.#entries.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if ((this.#entries.at(middle) as LogEntry).baseIndex <= index) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+}

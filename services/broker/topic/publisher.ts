@@ -1,0 +1,223 @@
+/**
+ * The publishing side of a topic: who may publish under which name, and what becomes of a batch.
+ */
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
+import type { PublishBatch } from '../../wire/frames.ts';
+import type { Ownership } from '../ownership/ownership.ts';
+import type { DedupBatch, DedupPlace, DedupState } from '../protocol/dedup.ts';
+import { checkName } from '../protocol/topic-name.ts';
+import { type CheckedBlock, checkBlock } from './block-check.ts';
+import type { LogEntry } from './log-entry.ts';
+import type { ManagedLedger } from './managed-ledger.ts';
+
+/** Epochs come with producers that fence one another. */
+export const PRODUCER_EPOCH: number = 0;
+
+/** What became of a batch: a Receipt, less the producer's number. */
+export interface PublishResult {
+  readonly lastSequenceId: SequenceId;
+  readonly error?: MagnetarError;
+  readonly ledgerId: LedgerId;
+  readonly entryId: EntryId;
+  readonly index: MessageIndex;
+  readonly count: number;
+  readonly duplicate: boolean;
+}
+
+/** Who wants to publish. */
+export interface ProducerRequest {
+  /** Empty: the server makes one. */
+  readonly name: string;
+  /** Stays the same while one producer reconnects. Empty: never the same. */
+  readonly instance: Buffer;
+  /** The topic, or another connection of the same producer, has ended it. Called once at most, never after `detach`. */
+  readonly onClosed: (error: MagnetarError) => void;
+}
+
+/** Errors of one batch alone: those that follow it may still be stored. */
+export function isOfBatchAlone(error: MagnetarError): boolean {
+  switch (error.code) {
+    case 'INVALID_ARGUMENT':
+    case 'MESSAGE_TOO_LARGE':
+    case 'CHECKSUM_MISMATCH':
+    case 'SEQUENCE_OVERLAP':
+      return true;
+    default:
+      return false;
+  }
+}
+
+const NOWHERE: DedupPlace = { ledgerId: 0 as LedgerId, entryId: 0 as EntryId, index: 0 as MessageIndex, count: 0 };
+
+/** The result of a batch that was not stored. */
+export function refused(lastSequenceId: SequenceId, error: MagnetarError): PublishResult {
+  return { lastSequenceId, error, ...NOWHERE, duplicate: false };
+}
+
+function stored(lastSequenceId: SequenceId, place: DedupPlace, duplicate: boolean): PublishResult {
+  const { ledgerId, entryId, index, count } = place;
+  return { lastSequenceId, ledgerId, entryId, index, count, duplicate };
+}
+
+/** A producer that is connected. */
+export class TopicProducer {
+  readonly name: string;
+  readonly instance: Buffer;
+  readonly #publisher: Publisher;
+  #onClosed: ((error: MagnetarError) => void) | undefined;
+
+  constructor(publisher: Publisher, name: string, request: ProducerRequest) {
+    this.#publisher = publisher;
+    this.name = name;
+    this.instance = request.instance;
+    this.#onClosed = request.onClosed;
+  }
+
+  /** The highest sequence id that is stored under its name; undefined: none. */
+  get lastSequenceId(): SequenceId | undefined {
+    return this.#publisher.dedup.watermark(this.name);
+  }
+
+  /**
+   * Stores a batch. `settle` is called once, at once or later; not necessarily in the order of the batches.
+   * @throws PROTOCOL_VIOLATION for a block that cannot be read; `settle` is not called then.
+   */
+  publish(batch: PublishBatch, settle: (result: PublishResult) => void): void {
+    this.#publisher.publish(this, batch, settle);
+  }
+
+  /** It is gone; its name is free. Batches under way are still stored. Idempotent. */
+  detach(): void {
+    this.#onClosed = undefined;
+    this.#publisher.remove(this);
+  }
+
+  /** Ends it from the topic's side. */
+  end(error: MagnetarError): void {
+    const onClosed = this.#onClosed;
+    this.detach();
+    onClosed?.(error);
+  }
+}
+
+export interface PublisherOptions {
+  readonly topic: string;
+  readonly ownership: Ownership;
+  readonly dedup: DedupState;
+  readonly log: ManagedLedger;
+  readonly maxMessageBytes: number;
+  /** A name that no producer of this topic has had. */
+  readonly makeName: () => string;
+}
+
+export class Publisher {
+  readonly dedup: DedupState;
+  readonly #options: PublisherOptions;
+  readonly #producers: Map<string, TopicProducer> = new Map();
+
+  constructor(options: PublisherOptions) {
+    this.#options = options;
+    this.dedup = options.dedup;
+  }
+
+  /** Producers that are connected. */
+  get size(): number {
+    return this.#producers.size;
+  }
+
+  /** @throws PRODUCER_BUSY when another producer of that name is connected; INVALID_ARGUMENT for the name. */
+  attach(request: ProducerRequest): TopicProducer {
+    const name = request.name === '' ? this.#options.makeName() : request.name;
+    checkName('producer', name);
+    const present = this.#producers.get(name);
+    if (present !== undefined) {
+      const where = `producer "${name}" of topic ${this.#options.topic}`;
+      if (request.instance.length === 0 || !request.instance.equals(present.instance)) {
+        throw new MagnetarError('PRODUCER_BUSY', `${where} is connected already; close it, or use another name`);
+      }
+      present.end(new MagnetarError('PRODUCER_FENCED', `${where} has connected again elsewhere`));
+    }
+    const producer = new TopicProducer(this, name, request);
+    this.#producers.set(name, producer);
+    return producer;
+  }
+
+  remove(producer: TopicProducer): void {
+    if (this.#producers.get(producer.name) === producer) this.#producers.delete(producer.name);
+  }
+
+  /** Ends every producer. */
+  closeAll(error: MagnetarError): void {
+    for (const producer of [...this.#producers.values()]) producer.end(error);
+  }
+
+  publish(producer: TopicProducer, batch: PublishBatch, settle: (result: PublishResult) => void): void {
+    const { maxMessageBytes, ownership, topic } = this.#options;
+    const rules = { producerName: producer.name, producerEpoch: PRODUCER_EPOCH, maxMessageBytes };
+    const checked = checkBlock(batch, rules);
+    if (checked.error !== undefined) {
+      settle(refused(checked.lastSequenceId, checked.error));
+      return;
+    }
+    if (!ownership.held) {
+      const text = `topic ${topic} cannot be served here: the broker's lease is not provably held`;
+      settle(refused(checked.lastSequenceId, new MagnetarError('NOT_OWNER', text)));
+      return;
+    }
+    const { firstSequenceId, lastSequenceId } = checked;
+    const verdict = this.dedup.check(producer.name, firstSequenceId, lastSequenceId);
+    switch (verdict.kind) {
+      case 'new':
+        this.#append(producer.name, batch.block, checked, settle);
+        return;
+      case 'stored':
+        settle(stored(lastSequenceId, verdict.batch ?? NOWHERE, true));
+        return;
+      case 'pending':
+        verdict.token.attach((original, error) => {
+          if (error !== undefined) settle(refused(lastSequenceId, error));
+          else settle(stored(lastSequenceId, isSame(original, checked) ? original : NOWHERE, true));
+        });
+        return;
+      case 'overlap': {
+        const overlap = refused(lastSequenceId, this.#overlap(producer.name, checked, verdict.watermark));
+        if (verdict.pending === undefined) settle(overlap);
+        else verdict.pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
+      }
+    }
+  }
+
+  #append(name: string, block: Buffer, checked: CheckedBlock, settle: (result: PublishResult) => void): void {
+    const { lastSequenceId, count, crc32c } = checked;
+    const token = this.dedup.begin(name, checked.firstSequenceId, lastSequenceId);
+    const done = (error: MagnetarError | undefined, entry: LogEntry | undefined): void => {
+      if (entry === undefined) {
+        const why = error ?? new MagnetarError('INTERNAL', `a batch for topic ${this.#options.topic} was lost`);
+        this.dedup.abort(token, why);
+        settle(refused(lastSequenceId, why));
+        return;
+      }
+      const place = { ledgerId: entry.ledgerId, entryId: entry.entryId, index: entry.baseIndex, count: entry.count };
+      this.dedup.confirm(token, place, entry.appendTime);
+      settle(stored(lastSequenceId, place, false));
+    };
+    try {
+      this.#options.log.append({ block, count, crc32c }, done);
+    } catch (error) {
+      done(toMagnetarError(error), undefined);
+    }
+  }
+
+  #overlap(name: string, checked: CheckedBlock, watermark: SequenceId): MagnetarError {
+    const ids = `sequence ids ${checked.firstSequenceId} to ${checked.lastSequenceId}`;
+    const text = `batch of producer "${name}" with ${ids} is stored up to ${watermark}; send what comes after that alone`;
+    return new MagnetarError('SEQUENCE_OVERLAP', text, { details: { watermark: String(watermark) } });
+  }
+}
+
+function isSame(batch: DedupBatch | undefined, checked: CheckedBlock): batch is DedupBatch {
+  return (
+    batch?.firstSequenceId === checked.firstSequenceId && batch.lastSequenceId === checked.lastSequenceId
+  );
+}

@@ -1,0 +1,108 @@
+import { Client, type Message, MessageId, type StartPosition } from '../client/index.ts';
+import { hasCode } from '../lib/errors.ts';
+import { ChunkedOutput } from './chunked-output.ts';
+import { printMessage } from './message-format.ts';
+import type { From } from './position.ts';
+import { EXIT_DONE, type Shell } from './shell.ts';
+
+export interface PrintMessagesOptions {
+  readonly serviceUrl: string;
+  readonly topic: string;
+  /** The subscription to consume from; not given: a reader. */
+  readonly subscription?: string;
+  readonly from: From;
+  /** Stop after so many messages. */
+  readonly count?: number;
+  readonly exitAtEnd?: boolean;
+  readonly output: 'text' | 'json';
+}
+
+/** Where messages come from, as far as a command sees it. */
+interface Source {
+  messages(options: { signal: AbortSignal; untilEnd: boolean }): AsyncIterable<Message>;
+  close(): Promise<void>;
+}
+
+function startPosition(shell: Shell, from: From): StartPosition {
+  switch (from.type) {
+    case 'earliest':
+    case 'latest':
+      return from.type;
+    case 'id':
+      return MessageId.parse(from.id);
+    case 'time':
+      return shell.dateOf(from.time);
+  }
+}
+
+/** Acknowledgments on their way. Those of a later message cover the earlier ones. */
+class Acks {
+  readonly #acknowledge: (message: Message) => Promise<void>;
+  #pending: Promise<void> = Promise.resolve();
+  #failure: unknown;
+
+  constructor(acknowledge: (message: Message) => Promise<void>) {
+    this.#acknowledge = acknowledge;
+  }
+
+  /** Acknowledges a message and all before it. */
+  upTo(message: Message): void {
+    const ack = this.#acknowledge(message).catch((error: unknown) => {
+      this.#failure ??= error;
+    });
+    this.#pending = Promise.all([this.#pending, ack]).then(() => {});
+  }
+
+  /** Resolves when every acknowledgment is durable. @throws what one of them failed with */
+  async durable(): Promise<void> {
+    await this.#pending;
+    if (this.#failure !== undefined) throw this.#failure;
+  }
+}
+
+async function print(
+  shell: Shell,
+  source: Source,
+  output: ChunkedOutput<Message>,
+  options: PrintMessagesOptions,
+): Promise<void> {
+  let left = options.count ?? Infinity;
+  try {
+    for await (const message of source.messages({ signal: shell.interrupted, untilEnd: options.exitAtEnd === true })) {
+      printMessage(output, message, options.output);
+      left -= 1;
+      if (left === 0) return;
+      if (output.behind) await output.drained();
+      if (shell.interrupted.aborted) return;
+    }
+  } catch (error) {
+    if (!shell.interrupted.aborted || !hasCode(error, 'CANCELLED')) throw error;
+  }
+}
+
+/**
+ * `magnetar consume` and `magnetar read`. A message is acknowledged once stdout has taken it, and the command ends when
+ * its acknowledgments are durable. Resolves with the exit code.
+ */
+export async function printMessages(shell: Shell, options: PrintMessagesOptions): Promise<number> {
+  const { topic, subscription } = options;
+  const client = new Client({ serviceUrl: options.serviceUrl });
+  try {
+    const start = startPosition(shell, options.from);
+    const consumer =
+      subscription === undefined ? undefined : await client.subscribe({ topic, subscription, startPosition: start });
+    const source: Source = consumer ?? (await client.createReader({ topic, startPosition: start }));
+    const acks = consumer && new Acks(async (message) => await consumer.acknowledgeCumulative(message));
+    const output = new ChunkedOutput<Message>(shell.stdout, shell.clock, (message) => acks?.upTo(message));
+    try {
+      await print(shell, source, output, options);
+      await output.finish();
+    } finally {
+      await acks?.durable();
+    }
+    await source.close();
+    return EXIT_DONE;
+  } finally {
+    await client.close();
+  }
+}

@@ -1,0 +1,216 @@
+import { addAbortSignal, type Readable } from 'node:stream';
+import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
+import { Client, type Producer } from '../client/index.ts';
+import { ChunkedOutput } from './chunked-output.ts';
+import { LineSplitter } from './line-splitter.ts';
+import { Progress } from './progress.ts';
+import { RateLimit } from './rate-limit.ts';
+import { EXIT_DONE, EXIT_FAILED, type Shell } from './shell.ts';
+
+/** What one publication holds that is not acknowledged. */
+const WINDOW_BYTES = 16_777_216;
+const WINDOW_MESSAGES = 32_768;
+/** A line that is longer cannot be sent, whatever the server allows: it would not fit into a frame. */
+const LONGEST_LINE_BYTES = 16_777_216;
+
+export interface ProduceOptions {
+  readonly serviceUrl: string;
+  readonly topic: string;
+  readonly file: string | undefined;
+  readonly texts: readonly string[] | undefined;
+  readonly key: string | undefined;
+  readonly properties: Readonly<Record<string, string>> | undefined;
+  /** Messages a second. */
+  readonly rate: number | undefined;
+  readonly ids: boolean;
+}
+
+/** Sends messages one after another with a bounded window of unacknowledged ones. */
+class Publication {
+  readonly #producer: Producer;
+  readonly #options: ProduceOptions;
+  readonly #output: ChunkedOutput;
+  readonly #progress: Progress;
+  readonly #interrupted: AbortSignal;
+  readonly #rate: RateLimit | undefined;
+  #line = 0;
+  #pendingMessages = 0;
+  #pendingBytes = 0;
+  #failure: MagnetarError | undefined;
+  #waiter: { readonly done: () => boolean; readonly resolve: () => void } | undefined;
+
+  constructor(shell: Shell, options: ProduceOptions, producer: Producer, output: ChunkedOutput, progress: Progress) {
+    this.#producer = producer;
+    this.#options = options;
+    this.#output = output;
+    this.#progress = progress;
+    this.#interrupted = shell.interrupted;
+    this.#rate = options.rate === undefined ? undefined : new RateLimit(shell.clock, options.rate);
+  }
+
+  /** The first message that could not be published, or the input that could not be read. */
+  get failure(): MagnetarError | undefined {
+    return this.#failure;
+  }
+
+  fail(error: unknown): void {
+    this.#failure ??= toMagnetarError(error);
+    this.#wake();
+  }
+
+  /** True when nothing more is to be sent. */
+  get over(): boolean {
+    return this.#failure !== undefined || this.#interrupted.aborted;
+  }
+
+  /** Sends one message; what it returns is to be awaited before the next one. */
+  send(data: Buffer): Promise<void> | undefined {
+    const line = this.#line;
+    this.#line += 1;
+    this.#pendingMessages += 1;
+    this.#pendingBytes += data.length;
+    const { key, properties } = this.#options;
+    this.#producer
+      .send({ data, ...(key === undefined ? {} : { key }), ...(properties === undefined ? {} : { properties }) })
+      .then(
+        (id) => {
+          this.#settle(data.length);
+          this.#progress.count(data.length);
+          if (this.#options.ids) {
+            this.#output.writeText(`{"line":${line},"id":"${id.toString()}","index":${id.index}}\n`);
+            this.#output.commit(undefined);
+          }
+        },
+        (error: unknown) => {
+          this.#settle(data.length);
+          const { code, message, details } = toMagnetarError(error);
+          this.fail(new MagnetarError(code, `line ${line}: ${message}`, { details, cause: error }));
+        },
+      );
+    return this.#full || this.#output.behind ? this.#room() : undefined;
+  }
+
+  /** Waits until every message has been acknowledged, or has failed. */
+  async finish(): Promise<void> {
+    await this.#until(() => this.#pendingMessages === 0);
+  }
+
+  /** Waits for the pace, if there is one. */
+  pace(): Promise<void> | undefined {
+    return this.#rate?.turn(this.#interrupted);
+  }
+
+  get #full(): boolean {
+    return this.#pendingMessages >= WINDOW_MESSAGES || this.#pendingBytes >= WINDOW_BYTES;
+  }
+
+  async #room(): Promise<void> {
+    await this.#until(() => !this.#full || this.#failure !== undefined);
+    if (this.#output.behind) await this.#output.drained();
+  }
+
+  async #until(done: () => boolean): Promise<void> {
+    if (done()) return;
+    await new Promise<void>((resolve) => {
+      this.#waiter = { done, resolve };
+    });
+  }
+
+  #settle(bytes: number): void {
+    this.#pendingMessages -= 1;
+    this.#pendingBytes -= bytes;
+    this.#wake();
+  }
+
+  #wake(): void {
+    if (this.#waiter === undefined || !this.#waiter.done()) return;
+    this.#waiter.resolve();
+    this.#waiter = undefined;
+  }
+}
+
+/** Sends one message after another; stops when nothing more is to be sent. */
+async function sendAll(publication: Publication, messages: Iterable<Buffer>): Promise<void> {
+  for (const message of messages) {
+    const pace = publication.pace();
+    if (pace !== undefined) await pace;
+    if (publication.over) return;
+    const wait = publication.send(message);
+    if (wait !== undefined) await wait;
+  }
+}
+
+async function sendLines(publication: Publication, source: Readable): Promise<void> {
+  const splitter = new LineSplitter(LONGEST_LINE_BYTES);
+  for await (const chunk of source as AsyncIterable<Buffer>) {
+    await sendAll(publication, splitter.split(chunk));
+    if (publication.over) return;
+  }
+  const last = splitter.end();
+  if (last !== undefined) await sendAll(publication, [last]);
+}
+
+/** What is to be published. */
+type Input =
+  | { readonly type: 'texts'; readonly texts: readonly string[] }
+  | { readonly type: 'stream'; readonly stream: Readable; readonly name: string };
+
+async function openInput(shell: Shell, { file, texts }: ProduceOptions): Promise<Input> {
+  if (texts !== undefined) return { type: 'texts', texts };
+  if (file === undefined || file === '-') {
+    if (shell.stdinIsTerminal) shell.stderr.write('Each line that you type is a message; Ctrl-D ends.\n');
+    return { type: 'stream', stream: shell.stdin, name: 'stdin' };
+  }
+  try {
+    return { type: 'stream', stream: await shell.openFile(file), name: file };
+  } catch (error) {
+    throw inputError(file, error);
+  }
+}
+
+function inputError(name: string, error: unknown): MagnetarError {
+  if (error instanceof MagnetarError) return error;
+  const reason = error instanceof Error && 'code' in error ? String(error.code) : toMagnetarError(error).message;
+  return new MagnetarError('INVALID_ARGUMENT', `cannot read ${name} (${reason})`, { cause: error });
+}
+
+/** Reads the input and sends it; the first thing that goes wrong is kept in the publication. */
+async function sendInput(publication: Publication, input: Input, interrupted: AbortSignal): Promise<void> {
+  try {
+    if (input.type === 'stream') await sendLines(publication, addAbortSignal(interrupted, input.stream));
+    else
+      await sendAll(
+        publication,
+        input.texts.map((text) => Buffer.from(text)),
+      );
+  } catch (error) {
+    if (!interrupted.aborted) publication.fail(input.type === 'stream' ? inputError(input.name, error) : error);
+  }
+}
+
+/** `magnetar produce`. Resolves with the exit code. @throws MagnetarError the first thing that failed */
+export async function produce(shell: Shell, options: ProduceOptions): Promise<number> {
+  const input = await openInput(shell, options);
+  const client = new Client({ serviceUrl: options.serviceUrl });
+  try {
+    const producer = await client.createProducer({
+      topic: options.topic,
+      maxPendingBytes: 2 * WINDOW_BYTES,
+      maxPendingMessages: 2 * WINDOW_MESSAGES,
+    });
+    const output = new ChunkedOutput<undefined>(shell.stdout, shell.clock);
+    const progress = new Progress(shell);
+    const publication = new Publication(shell, options, producer, output, progress);
+    await sendInput(publication, input, shell.interrupted);
+    await publication.finish();
+    progress.finish(options.topic);
+    await output.finish();
+    if (publication.failure !== undefined) throw publication.failure;
+    await producer.close();
+    // A person who types lines ends with Ctrl-C as well as with Ctrl-D; any other input was cut short.
+    const typed = input.type === 'stream' && input.stream === shell.stdin && shell.stdinIsTerminal;
+    return shell.interrupted.aborted && !typed ? EXIT_FAILED : EXIT_DONE;
+  } finally {
+    await client.close();
+  }
+}

@@ -1,0 +1,40 @@
+import { expect, test } from 'vitest';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
+import { RateLimit } from './rate-limit.ts';
+
+const never = new AbortController().signal;
+
+/** Turns taken within `ms` by a loop that waits whenever it is told to. */
+async function turnsWithin(ms: number, perSecond: number): Promise<number> {
+  const clock = new ManualClock();
+  const limit = new RateLimit(clock, perSecond);
+  for (let turns = 0; ; turns++) {
+    const wait = limit.turn(never);
+    while (wait !== undefined && clock.pendingTimers > 0) {
+      if (clock.monotonic() >= ms) return turns;
+      clock.advance(1);
+    }
+    await wait;
+  }
+}
+
+test.each([
+  [0.5, 1],
+  [1, 2],
+  [7, 14],
+  [1_000, 2_000],
+  [250_000, 500_000],
+])('%d a second', async (perSecond, within2Seconds) => {
+  const turns = await turnsWithin(2_000, perSecond);
+  expect(turns).toBeGreaterThanOrEqual(within2Seconds);
+  expect(turns).toBeLessThanOrEqual(within2Seconds + 1 + perSecond * 0.01);
+});
+
+test('an aborted signal ends the wait', async () => {
+  const controller = new AbortController();
+  const limit = new RateLimit(new ManualClock(), 1);
+  limit.turn(controller.signal);
+  const wait = limit.turn(controller.signal);
+  controller.abort(new Error('enough'));
+  await expect(wait).rejects.toThrow('enough');
+});

@@ -1,0 +1,63 @@
+/** Checks of what an app passes in. Every error names the field, its value and what is allowed. */
+import { MagnetarError } from '../lib/errors.ts';
+
+const SHOWN_CHARACTERS = 80;
+
+function shown(value: unknown): string {
+  let text: string;
+  if (typeof value === 'string') text = JSON.stringify(value);
+  else if (typeof value === 'bigint' || typeof value === 'number' || typeof value === 'boolean') text = String(value);
+  else if (value === null || value === undefined) text = String(value);
+  else if (value instanceof Date) text = 'a Date that is no valid time';
+  else if (Array.isArray(value)) text = 'an array';
+  else text = `a value of type ${typeof value}`;
+  return text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}…` : text;
+}
+
+/** The error for a field with a value that is not allowed. */
+export function invalid(field: string, value: unknown, allowed: string): MagnetarError {
+  return new MagnetarError('INVALID_ARGUMENT', `${field} is ${shown(value)}; it must be ${allowed}`, {
+    details: { field, allowed },
+  });
+}
+
+/** The object itself, once it is seen to have none but known fields. @throws MagnetarError INVALID_ARGUMENT */
+export function checkFields<T extends object>(what: string, value: T, known: readonly string[]): T {
+  if (typeof value !== 'object' || value === null) throw invalid(what, value, `an object with ${known.join(', ')}`);
+  for (const field of Object.keys(value)) {
+    if (!known.includes(field)) {
+      const text = `${what} has no field ${JSON.stringify(field)}; it has ${known.join(', ')}`;
+      throw new MagnetarError('INVALID_ARGUMENT', text, { details: { field, allowed: known.join(', ') } });
+    }
+  }
+  return value;
+}
+
+/** An integer from `lowest` to `highest`, or the fallback where it is absent. @throws MagnetarError INVALID_ARGUMENT */
+export function checkInteger(
+  field: string,
+  value: number | undefined,
+  limits: { fallback: number; lowest: number; highest: number },
+): number {
+  if (value === undefined) return limits.fallback;
+  if (Number.isSafeInteger(value) && value >= limits.lowest && value <= limits.highest) return value;
+  throw invalid(field, value, `an integer from ${limits.lowest} to ${limits.highest}`);
+}
+
+/** @throws MagnetarError INVALID_ARGUMENT */
+export function checkBoolean(field: string, value: boolean | undefined, fallback: boolean): boolean {
+  if (value === undefined) return fallback;
+  if (typeof value === 'boolean') return value;
+  throw invalid(field, value, 'true or false');
+}
+
+/** @throws MagnetarError INVALID_ARGUMENT */
+export function checkText(field: string, value: string | undefined): string {
+  if (typeof value === 'string' && value !== '') return value;
+  throw invalid(field, value, 'a string that is not empty');
+}
+
+/** Text, or '' where it is absent. @throws MagnetarError INVALID_ARGUMENT */
+export function checkOptionalText(field: string, value: string | undefined): string {
+  return value === undefined ? '' : checkText(field, value);
+}

@@ -1,0 +1,24 @@
+import { invalid } from './check.ts';
+
+/** The broker's gRPC port where the URL names none. */
+const DEFAULT_PORT = 7650;
+const FORM = /^grpc:\/\/(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\/?$/;
+
+/** Where a broker is. */
+export interface ServiceUrl {
+  /** As an app writes it, with the port: for messages. */
+  readonly text: string;
+  /** `host:port`, as gRPC takes it. */
+  readonly target: string;
+}
+
+/** @throws MagnetarError INVALID_ARGUMENT */
+export function parseServiceUrl(value: string): ServiceUrl {
+  const found = typeof value === 'string' ? FORM.exec(value) : null;
+  const port = found?.[2] === undefined ? DEFAULT_PORT : Number(found[2]);
+  const host = found?.[1];
+  if (host === undefined || port < 1 || port > 65_535) {
+    throw invalid('serviceUrl', value, `grpc://host or grpc://host:port, such as grpc://127.0.0.1:${DEFAULT_PORT}`);
+  }
+  return { text: `grpc://${host}:${port}`, target: `${host}:${port}` };
+}

@@ -1,0 +1,106 @@
+import { InvalidArgumentError } from 'commander';
+import { wholeNumber } from '../cli/commands.ts';
+import type { Toolkit } from '../cli/program.ts';
+import { UsageError } from '../cli/usage-error.ts';
+import type { LogLevel } from '../runtime/node/logger.ts';
+
+const HIGHEST_PORT = 65_535;
+const MAX_BOOKIES = 16;
+const BOOKIE_ADDRESS = /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})$/;
+const LOG_LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error'];
+
+function isLogLevel(text: string): text is LogLevel {
+  return LOG_LEVELS.includes(text);
+}
+
+function bookieAddress(text: string, before: readonly string[] = []): readonly string[] {
+  const port = Number(BOOKIE_ADDRESS.exec(text)?.[2] ?? 0);
+  if (port < 1 || port > HIGHEST_PORT) throw new InvalidArgumentError('It must have the form HOST:PORT.');
+  if (before.includes(text)) throw new InvalidArgumentError('It was given before; each bookie counts once.');
+  return [...before, text];
+}
+
+function logLevel(text: string | undefined, command: string): LogLevel {
+  const level = text ?? 'info';
+  if (isLogLevel(level)) return level;
+  throw new UsageError(`MAGNETAR_LOG_LEVEL is '${level}'; it must be one of ${LOG_LEVELS.join(', ')}`, command);
+}
+
+function addStandalone({ add, shell }: Toolkit, version: string): void {
+  add({
+    name: 'standalone',
+    summary: 'a whole system in one process: metadata, bookies and a broker on one data folder',
+    examples: [
+      'magnetar standalone',
+      'magnetar standalone --data /var/lib/magnetar --bookies 3',
+      'magnetar standalone --bookie 127.0.0.1:3181 --bookie 127.0.0.1:3182 --bookie 127.0.0.1:3183',
+    ],
+    declare: (command) => {
+      const port = wholeNumber(0, HIGHEST_PORT);
+      command
+        .option('--data <folder>', 'the data folder', './data')
+        .option(
+          '--bookies <number>',
+          'bookies in this process (default: as many as the data folder has, else 1)',
+          wholeNumber(1, MAX_BOOKIES),
+        )
+        .option(
+          '--bookie <host:port...>',
+          "bookies in other processes, instead ('magnetar bookie' starts one)",
+          bookieAddress,
+        )
+        .option('--port <number>', 'gRPC port for apps; 0 takes a free one', port, 7650)
+        .option('--http-port <number>', 'HTTP port: /healthz, /readyz, /version; 0 takes a free one', port, 8080);
+    },
+    run: async (command) => {
+      const options = command.opts<{
+        data: string;
+        bookies?: number;
+        bookie?: readonly string[];
+        port: number;
+        httpPort: number;
+      }>();
+      if (options.bookies !== undefined && options.bookie !== undefined) {
+        throw new UsageError(
+          '--bookies and --bookie exclude each other: bookies are in this process or in others',
+          'magnetar standalone',
+        );
+      }
+      const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar standalone');
+      const { runStandalone } = await import('./run-standalone.ts');
+      return await runStandalone(shell, {
+        data: options.data,
+        bookies: options.bookies,
+        remoteBookies: options.bookie ?? [],
+        port: options.port,
+        httpPort: options.httpPort,
+        logLevel: level,
+        version,
+      });
+    },
+  });
+}
+
+function addBookie({ add, shell }: Toolkit, version: string): void {
+  add({
+    name: 'bookie',
+    summary: 'a bookie: stores ledger entries for brokers in other processes',
+    examples: ['magnetar bookie --data /var/lib/magnetar-bookie', 'magnetar bookie --data ./bookie-2 --port 3182'],
+    declare: (command) => {
+      command
+        .option('--data <folder>', 'the data folder', './data')
+        .option('--port <number>', 'gRPC port for brokers', wholeNumber(1, HIGHEST_PORT), 3181);
+    },
+    run: async (command) => {
+      const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar bookie');
+      const { runBookie } = await import('./run-bookie.ts');
+      return await runBookie(shell, { ...command.opts<{ data: string; port: number }>(), logLevel: level, version });
+    },
+  });
+}
+
+/** Adds the commands that start roles. */
+export function addRoleCommands(toolkit: Toolkit, version: string): void {
+  addStandalone(toolkit, version);
+  addBookie(toolkit, version);
+}

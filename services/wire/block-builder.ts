@@ -1,0 +1,343 @@
+/** Writes a producer's block: the hot path of every producer. */
+import { assert } from '../lib/assert.ts';
+import { ProtoReader, varintSize } from '../lib/bytes.ts';
+import { crc32c } from '../lib/crc32c.ts';
+import { MagnetarError } from '../lib/errors.ts';
+import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
+
+/** A message as an app gives it. Byte fields are borrowed while `append` runs. */
+export interface OutgoingMessage {
+  readonly payload: Uint8Array;
+  readonly key?: string;
+  readonly orderingKey?: Uint8Array;
+  readonly properties?: readonly (readonly [string, string])[];
+  /** Milliseconds since 1970-01-01 UTC. */
+  readonly eventTime?: number;
+}
+
+const NOTHING: Buffer = Buffer.alloc(0);
+const FIRST_BUFFER_BYTES = 1_024;
+const HEADER_BYTES = 80; // more than the fields before the payload area take, without the producer's name
+const SHORT_STRING = 48; // up to here a loop beats the call into the platform
+const SHORT_BYTES = 24;
+
+// Tags: number * 8 + wire type. Of ProducerBlock:
+const PRODUCER_NAME = 10;
+const PRODUCER_EPOCH = 16;
+const FIRST_SEQUENCE_ID = 24;
+const LAST_SEQUENCE_ID = 32;
+const COUNT = 40;
+const PUBLISH_TIME = 48;
+const CLEAR = 74;
+const PAYLOAD_AREA = 122;
+// Of Messages and Message:
+const MESSAGE = 10;
+const PAYLOAD = 10;
+const KEY = 18;
+const ORDERING_KEY = 26;
+const PROPERTY = 34;
+const EVENT_TIME = 40;
+const SEQUENCE_DELTA = 48;
+// Of ClearRow and Property:
+const ROW_SIZE = 8;
+const ROW_KEY = 18;
+const PROPERTY_NAME = 10;
+const PROPERTY_VALUE = 18;
+
+/**
+ * Encodes messages one after another into the buffer that is sent: the payload area grows behind room for the fields
+ * before it, and the clear table, where there is one, follows it. After `finish` the builder is empty and takes the next
+ * batch; it holds no buffer while it is empty.
+ */
+export class BlockBuilder {
+  readonly #name: Buffer;
+  readonly #epoch: Epoch;
+  readonly #capacity: number;
+  readonly #start: number; // where the payload area begins
+  #buffer: Buffer = NOTHING;
+  #at: number;
+  #nextBytes = FIRST_BUFFER_BYTES; // size of the next batch's first buffer: as the last batch had it
+  #count = 0;
+  #first = 0n as SequenceId;
+  #last = 0n as SequenceId;
+  #key: string | undefined; // of the first message
+  #orderingKey: Uint8Array | undefined;
+  #keysDiffer = false;
+
+  /** `capacityBytes`: the size of batches that are considered full, for which a buffer is kept ready at most. */
+  constructor(options: { readonly producerName: string; readonly epoch: Epoch; readonly capacityBytes: number }) {
+    this.#name = Buffer.from(options.producerName);
+    this.#epoch = options.epoch;
+    this.#start = HEADER_BYTES + this.#name.length;
+    this.#at = this.#start;
+    this.#capacity = options.capacityBytes + this.#start;
+  }
+
+  /** Messages appended. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Bytes of the payload area. */
+  get bytes(): number {
+    return this.#at - this.#start;
+  }
+
+  /** Sequence id of the first message; meaningful when there is one. */
+  get firstSequenceId(): SequenceId {
+    return this.#first;
+  }
+
+  /** Sequence id of the last message; meaningful when there is one. */
+  get lastSequenceId(): SequenceId {
+    return this.#last;
+  }
+
+  /** Adds a message. @throws MagnetarError INVALID_ARGUMENT when the sequence id is not above the last one. */
+  append(message: OutgoingMessage, sequenceId: SequenceId): void {
+    const { payload, key } = message;
+    const delta = this.#delta(sequenceId);
+    const keyBytes = key === undefined ? 0 : utf8Length(key);
+    let size = payload.length === 0 ? 0 : 1 + sizeOf(payload.length) + payload.length;
+    if (key !== undefined) size += 1 + sizeOf(keyBytes) + keyBytes;
+    const plain =
+      message.orderingKey === undefined && message.properties === undefined && message.eventTime === undefined;
+    if (!plain) size += rareSize(message);
+    if (delta !== -1n) size += 1 + bigintSize(delta);
+
+    this.#reserve(size + 8);
+    const buffer = this.#buffer;
+    let at = this.#at;
+    buffer[at++] = MESSAGE;
+    at = putVarint(buffer, at, size);
+    if (payload.length > 0) {
+      buffer[at++] = PAYLOAD;
+      at = putVarint(buffer, at, payload.length);
+      at = putBytes(buffer, at, payload);
+    }
+    if (key !== undefined) at = putString(buffer, at, KEY, key, keyBytes);
+    if (!plain) at = putRare(buffer, at, message);
+    if (delta !== -1n) {
+      buffer[at++] = SEQUENCE_DELTA;
+      at = putBigint(buffer, at, delta);
+    }
+    this.#at = at;
+    if (this.#count === 0) {
+      this.#first = sequenceId;
+      this.#key = key;
+      this.#orderingKey = message.orderingKey === undefined ? undefined : Buffer.from(message.orderingKey);
+    } else if (!this.#keysDiffer) this.#compareKeys(key, message.orderingKey);
+    this.#last = sequenceId;
+    this.#count += 1;
+  }
+
+  /**
+   * The block, and its CRC32C. Empties the builder. The block is the caller's.
+   * There has to be at least one message.
+   */
+  finish(publishTime: Millis): { readonly block: Buffer; readonly crc32c: number } {
+    assert(this.#count > 0, 'a block has at least one message');
+    const areaEnd = this.#at;
+    if (this.#keysDiffer) this.#writeClearTable(areaEnd);
+    const start = this.#writeHeader(publishTime, areaEnd - this.#start);
+    let block = this.#buffer.subarray(start, this.#at);
+    if (block.length * 2 < this.#buffer.length) block = Buffer.from(block); // a small survivor pins no large buffer
+    this.#nextBytes = Math.max(FIRST_BUFFER_BYTES, Math.min(this.#capacity, this.#at + (this.#at >>> 3)));
+    this.#buffer = NOTHING;
+    this.#at = this.#start;
+    this.#count = 0;
+    this.#orderingKey = undefined;
+    this.#key = undefined;
+    this.#keysDiffer = false;
+    return { block, crc32c: crc32c(block) };
+  }
+
+  /** The sequence id less the first, where that is not the position in the batch; else -1. */
+  #delta(sequenceId: SequenceId): bigint {
+    if (this.#count === 0) return -1n;
+    if (sequenceId <= this.#last) {
+      const text = `sequence id ${sequenceId} follows ${this.#last}; sequence ids of a producer rise strictly`;
+      throw new MagnetarError('INVALID_ARGUMENT', text);
+    }
+    const delta = sequenceId - this.#first;
+    return Number(delta) === this.#count ? -1n : delta;
+  }
+
+  #compareKeys(key: string | undefined, orderingKey: Uint8Array | undefined): void {
+    if (key !== this.#key) this.#keysDiffer = true;
+    else if (orderingKey !== this.#orderingKey) {
+      this.#keysDiffer =
+        orderingKey === undefined ||
+        this.#orderingKey === undefined ||
+        Buffer.compare(orderingKey, this.#orderingKey) !== 0;
+    }
+  }
+
+  #reserve(bytes: number): void {
+    const needed = this.#at + bytes;
+    const { length } = this.#buffer;
+    if (needed <= length) return;
+    const grown = Buffer.allocUnsafe(length === 0 ? Math.max(this.#nextBytes, needed) : Math.max(length * 2, needed));
+    if (length > 0) this.#buffer.copy(grown, this.#start, this.#start, this.#at);
+    this.#buffer = grown;
+  }
+
+  /** Writes the fields before the payload area so that they end where it begins; returns where they begin. */
+  #writeHeader(publishTime: Millis, areaBytes: number): number {
+    const name = this.#name;
+    let size = 1 + sizeOf(areaBytes);
+    if (name.length > 0) size += 1 + sizeOf(name.length) + name.length;
+    if (this.#epoch > 0) size += 1 + sizeOf(this.#epoch);
+    if (this.#first > 0n) size += 1 + bigintSize(this.#first);
+    if (this.#last > 0n) size += 1 + bigintSize(this.#last);
+    size += 1 + sizeOf(this.#count);
+    if (publishTime > 0) size += 1 + sizeOf(publishTime);
+
+    const buffer = this.#buffer;
+    const start = this.#start - size;
+    let at = start;
+    if (name.length > 0) {
+      buffer[at++] = PRODUCER_NAME;
+      at = putVarint(buffer, at, name.length);
+      at = putBytes(buffer, at, name);
+    }
+    if (this.#epoch > 0) at = putInteger(buffer, at, PRODUCER_EPOCH, this.#epoch);
+    if (this.#first > 0n) {
+      buffer[at++] = FIRST_SEQUENCE_ID;
+      at = putBigint(buffer, at, this.#first);
+    }
+    if (this.#last > 0n) {
+      buffer[at++] = LAST_SEQUENCE_ID;
+      at = putBigint(buffer, at, this.#last);
+    }
+    at = putInteger(buffer, at, COUNT, this.#count);
+    if (publishTime > 0) at = putInteger(buffer, at, PUBLISH_TIME, publishTime);
+    buffer[at++] = PAYLOAD_AREA;
+    putVarint(buffer, at, areaBytes);
+    return start;
+  }
+
+  /** Writes one row per message behind the payload area: its size, and its ordering key or else its key. */
+  #writeClearTable(areaEnd: number): void {
+    const messages = new ProtoReader(this.#buffer, this.#start, areaEnd);
+    while (messages.next()) {
+      const fields = messages.message();
+      let [payloadBytes, keyAt, keyEnd] = [0, -1, -1];
+      while (fields.next() && fields.field <= 3) {
+        const from = fields.message().position;
+        if (fields.field === 1) payloadBytes = fields.position - from;
+        else [keyAt, keyEnd] = [from, fields.position]; // the ordering key comes after the key
+      }
+      const keyBytes = keyEnd - keyAt;
+      let size = payloadBytes === 0 ? 0 : 1 + sizeOf(payloadBytes);
+      if (keyAt >= 0) size += 1 + sizeOf(keyBytes) + keyBytes;
+      this.#reserve(size + 8);
+      const buffer = this.#buffer;
+      buffer[this.#at++] = CLEAR;
+      this.#at = putVarint(buffer, this.#at, size);
+      if (payloadBytes > 0) this.#at = putInteger(buffer, this.#at, ROW_SIZE, payloadBytes);
+      if (keyAt >= 0) {
+        this.#at = putInteger(buffer, this.#at, ROW_KEY, keyBytes);
+        buffer.copyWithin(this.#at, keyAt, keyEnd);
+        this.#at += keyBytes;
+      }
+    }
+  }
+}
+
+function sizeOf(value: number): number {
+  if (value < 128) return 1;
+  return value < 16_384 ? 2 : varintSize(value);
+}
+
+function bigintSize(value: bigint): number {
+  let size = 1;
+  for (let rest = value >> 7n; rest > 0n; rest >>= 7n) size++;
+  return size;
+}
+
+function putVarint(buffer: Buffer, at: number, value: number): number {
+  if (value < 128) {
+    buffer[at] = value;
+    return at + 1;
+  }
+  if (value < 16_384) {
+    buffer[at] = (value & 127) | 128;
+    buffer[at + 1] = value >>> 7;
+    return at + 2;
+  }
+  let to = at;
+  let rest = value;
+  for (; rest >= 128; rest = Math.floor(rest / 128)) buffer[to++] = (rest % 128) | 128;
+  buffer[to++] = rest;
+  return to;
+}
+
+function putBigint(buffer: Buffer, at: number, value: bigint): number {
+  let to = at;
+  let rest = value;
+  for (; rest >= 128n; rest >>= 7n) buffer[to++] = Number(rest & 127n) | 128;
+  buffer[to++] = Number(rest);
+  return to;
+}
+
+function putInteger(buffer: Buffer, at: number, tag: number, value: number): number {
+  buffer[at] = tag;
+  return putVarint(buffer, at + 1, value);
+}
+
+function putBytes(buffer: Buffer, at: number, bytes: Uint8Array): number {
+  const { length } = bytes;
+  if (length <= SHORT_BYTES) {
+    for (let i = 0; i < length; i++) buffer[at + i] = bytes[i] as number;
+  } else buffer.set(bytes, at);
+  return at + length;
+}
+
+function utf8Length(text: string): number {
+  if (text.length > SHORT_STRING) return Buffer.byteLength(text);
+  for (let i = 0; i < text.length; i++) if (text.charCodeAt(i) > 127) return Buffer.byteLength(text);
+  return text.length;
+}
+
+/** A string field whose UTF-8 has `bytes` bytes. */
+function putString(buffer: Buffer, at: number, tag: number, text: string, bytes: number): number {
+  const from = putInteger(buffer, at, tag, bytes);
+  if (bytes === text.length && bytes <= SHORT_STRING) {
+    for (let i = 0; i < bytes; i++) buffer[from + i] = text.charCodeAt(i);
+  } else buffer.write(text, from);
+  return from + bytes;
+}
+
+/** Bytes of the fields that most messages do not have. */
+function rareSize(message: OutgoingMessage): number {
+  const { orderingKey, properties, eventTime } = message;
+  let size = 0;
+  if (orderingKey !== undefined) size += 1 + sizeOf(orderingKey.length) + orderingKey.length;
+  for (const [name, value] of properties ?? []) {
+    const length = propertySize(utf8Length(name), utf8Length(value));
+    size += 1 + sizeOf(length) + length;
+  }
+  return eventTime === undefined ? size : size + 1 + sizeOf(eventTime);
+}
+
+function propertySize(nameBytes: number, valueBytes: number): number {
+  const name = nameBytes === 0 ? 0 : 1 + sizeOf(nameBytes) + nameBytes;
+  return valueBytes === 0 ? name : name + 1 + sizeOf(valueBytes) + valueBytes;
+}
+
+function putRare(buffer: Buffer, at: number, message: OutgoingMessage): number {
+  const { orderingKey, properties, eventTime } = message;
+  let to = at;
+  if (orderingKey !== undefined) {
+    to = putInteger(buffer, to, ORDERING_KEY, orderingKey.length);
+    to = putBytes(buffer, to, orderingKey);
+  }
+  for (const [name, value] of properties ?? []) {
+    const [nameBytes, valueBytes] = [utf8Length(name), utf8Length(value)];
+    to = putInteger(buffer, to, PROPERTY, propertySize(nameBytes, valueBytes));
+    if (nameBytes > 0) to = putString(buffer, to, PROPERTY_NAME, name, nameBytes);
+    if (valueBytes > 0) to = putString(buffer, to, PROPERTY_VALUE, value, valueBytes);
+  }
+  return eventTime === undefined ? to : putInteger(buffer, to, EVENT_TIME, eventTime);
+}

@@ -1,0 +1,9 @@
+/** Turns frames of one kind into bytes of protobuf's wire format and back. */
+export interface Codec<T> {
+  readonly encode: (value: T) => Buffer;
+  /**
+   * Byte fields of the result are views of `bytes`. Unknown fields are passed over; of a field that occurs twice the last
+   * one counts. @throws MagnetarError PROTOCOL_VIOLATION, and nothing else, for whatever is malformed.
+   */
+  readonly decode: (bytes: Buffer) => T;
+}

@@ -1,0 +1,23 @@
+// Original file: proto/magnetar/internal/v1/records.proto
+
+import type { Long } from '@grpc/proto-loader';
+
+/**
+ * A snapshot begins. Whatever stands before it is not needed when the snapshot has its end.
+ */
+export interface SnapshotBegin {
+  /**
+   * Number of the snapshot, rising.
+   */
+  'snapshot'?: (number | string | Long);
+}
+
+/**
+ * A snapshot begins. Whatever stands before it is not needed when the snapshot has its end.
+ */
+export interface SnapshotBegin__Output {
+  /**
+   * Number of the snapshot, rising.
+   */
+  'snapshot': (Long);
+}

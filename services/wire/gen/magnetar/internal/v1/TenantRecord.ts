@@ -1,0 +1,31 @@
+// Original file: proto/magnetar/internal/v1/records.proto
+
+import type { Long } from '@grpc/proto-loader';
+
+/**
+ * `tenants/T`.
+ */
+export interface TenantRecord {
+  /**
+   * Format version, 1.
+   */
+  'format'?: (number);
+  /**
+   * Creation time, milliseconds since 1970-01-01 UTC.
+   */
+  'createdAt'?: (number | string | Long);
+}
+
+/**
+ * `tenants/T`.
+ */
+export interface TenantRecord__Output {
+  /**
+   * Format version, 1.
+   */
+  'format': (number);
+  /**
+   * Creation time, milliseconds since 1970-01-01 UTC.
+   */
+  'createdAt': (Long);
+}

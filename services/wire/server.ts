@@ -1,0 +1,85 @@
+/** gRPC servers and channels with the settings that this system needs. */
+import type { Http2Server, ServerHttp2Session, Settings } from 'node:http2';
+
+import { type ChannelOptions, Server, ServerCredentials } from '@grpc/grpc-js';
+
+import { assert } from '../lib/assert.ts';
+import { MagnetarError } from '../lib/errors.ts';
+
+/** The largest gRPC message, in bytes. */
+export const MAX_FRAME_BYTES = 16_777_216;
+
+/** Flow control window of streams and connections, in bytes. */
+const WINDOW_BYTES = 8_388_608;
+/** HTTP/2's own frames; the default of 16 KiB costs a third of the throughput. */
+const HTTP2_FRAME_BYTES = 262_144;
+
+const KEEPALIVE_MS = 10_000;
+const KEEPALIVE_TIMEOUT_MS = 5_000;
+
+const limits: ChannelOptions = {
+  'grpc.max_receive_message_length': MAX_FRAME_BYTES,
+  'grpc.max_send_message_length': MAX_FRAME_BYTES,
+  'grpc.keepalive_time_ms': KEEPALIVE_MS,
+  'grpc.keepalive_timeout_ms': KEEPALIVE_TIMEOUT_MS,
+};
+
+/** Options of channels: a connection of their own each, wide windows, no retries (streams are resumed by their users). */
+export const clientOptions: ChannelOptions = {
+  ...limits,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc-node.flow_control_window': WINDOW_BYTES,
+  'grpc.enable_retries': 0,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 2_000,
+};
+
+/** A server without services, to be bound by `bindWithWideWindows`. */
+export function createServer(): Server {
+  return new Server(limits);
+}
+
+/** What of grpc-js's Server is reached into: it has no option for the windows. `server.test.ts` looks at it from outside. */
+interface ServerInternals {
+  readonly commonServerOptions: { settings?: Settings };
+  readonly http2Servers: ReadonlyMap<Http2Server, unknown>;
+}
+
+/**
+ * Binds a server, in clear text, with HTTP/2 windows of 8 MiB instead of 64 KiB: payloads of 64 KB then travel four times
+ * as fast. Resolves with the port.
+ *
+ * @throws MagnetarError PORT_IN_USE; INVALID_ARGUMENT for an address that this machine does not have.
+ */
+export async function bindWithWideWindows(server: Server, address: string): Promise<number> {
+  const { commonServerOptions, http2Servers } = server as unknown as Partial<ServerInternals>;
+  assert(
+    typeof commonServerOptions === 'object' && typeof http2Servers?.keys === 'function',
+    "grpc-js's Server no longer has the fields that hold its HTTP/2 settings",
+  );
+  commonServerOptions.settings = {
+    ...commonServerOptions.settings,
+    initialWindowSize: WINDOW_BYTES,
+    maxFrameSize: HTTP2_FRAME_BYTES,
+  };
+  const port = await new Promise<number>((resolve, reject) => {
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => {
+      if (error === null) resolve(bound);
+      else reject(bindError(address, error));
+    });
+  });
+  for (const http2Server of http2Servers.keys()) {
+    http2Server.on('session', (session: ServerHttp2Session) => session.setLocalWindowSize(WINDOW_BYTES));
+  }
+  return port;
+}
+
+function bindError(address: string, error: Error): MagnetarError {
+  if (error.message.includes('EADDRINUSE')) {
+    const text = `port ${address.slice(address.lastIndexOf(':') + 1)} is in use (${address}); choose another one`;
+    return new MagnetarError('PORT_IN_USE', text, { details: { address }, cause: error });
+  }
+  const reason = /\bE[A-Z]{3,}\b/.exec(error.message)?.[0] ?? error.message.split('\n', 1)[0];
+  return new MagnetarError('INVALID_ARGUMENT', `cannot listen on ${address}: ${reason}`, { cause: error });
+}
