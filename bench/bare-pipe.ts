@@ -140,6 +140,14 @@ async function serve({ copies, dir }: Options): Promise<void> {
   process.send?.(await bindWithWideWindows(server, '127.0.0.1:0'));
 }
 
+function varint(buffer: Buffer, start: number, value: number): number {
+  let at = start;
+  let rest = value;
+  for (; rest > 127; rest >>>= 7) buffer[at++] = (rest & 127) | 128;
+  buffer[at++] = rest;
+  return at;
+}
+
 /** Encodes messages as a small protobuf message each, a promise each, into batches; resolves them by receipts. */
 class Publisher {
   readonly #write: (batch: Buffer) => void;
@@ -160,20 +168,16 @@ class Publisher {
     this.#buffer = Buffer.allocUnsafe(this.#capacity);
   }
 
-  #varint(value: number): void {
-    let rest = value;
-    for (; rest > 127; rest >>>= 7) this.#buffer[this.#at++] = (rest & 127) | 128;
-    this.#buffer[this.#at++] = rest;
-  }
-
   send(payload: Buffer): Promise<number> {
-    this.#buffer[this.#at++] = 10;
-    this.#varint(payload.length + 16);
-    this.#buffer[this.#at++] = 8;
-    this.#varint(this.#sequence++);
-    this.#buffer[this.#at++] = 26;
-    this.#varint(payload.length);
-    this.#at += payload.copy(this.#buffer, this.#at);
+    const buffer = this.#buffer;
+    let at = this.#at;
+    buffer[at++] = 10;
+    at = varint(buffer, at, payload.length + 16);
+    buffer[at++] = 8;
+    at = varint(buffer, at, this.#sequence++);
+    buffer[at++] = 26;
+    at = varint(buffer, at, payload.length);
+    this.#at = at + payload.copy(buffer, at);
     this.pending += 1;
     const done = new Promise<number>((resolve) => this.#resolvers.push(resolve));
     if (this.#at >= BATCH_BYTES) this.flush();

@@ -50,7 +50,8 @@ function toolkitFor(program: Command, shell: Shell, setCode: (code: number) => v
     program,
     shell,
     add({ name, summary, examples, declare, run }) {
-      const command = program.command(name).summary(summary).description(summary);
+      const description = `${summary[0]?.toUpperCase() ?? ''}${summary.slice(1)}.`;
+      const command = program.command(name).summary(summary).description(description);
       command.exitOverride((error) => {
         throw error.exitCode === 0 ? error : usageErrorOf(error, `magnetar ${name}`);
       });

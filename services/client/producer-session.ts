@@ -46,7 +46,7 @@ export class ProducerSession implements PublishMember {
   readonly window: InFlight<Batch> = new InFlight();
   readonly #channel: PublishChannel;
   readonly #topic: string;
-  readonly #events: ProducerEvents;
+  #events: ProducerEvents | undefined;
   readonly #instance: Buffer;
   readonly #granted: Deferred<Granted> = deferred();
   readonly #closed: Deferred<void> = deferred();
@@ -58,11 +58,10 @@ export class ProducerSession implements PublishMember {
   #timer: Timer | undefined;
   #lastError: MagnetarError | undefined;
 
-  constructor(options: { channel: PublishChannel; topic: string; name: string; events: ProducerEvents }) {
+  constructor(options: { channel: PublishChannel; topic: string; name: string }) {
     this.#channel = options.channel;
     this.#topic = options.topic;
     this.#name = options.name;
-    this.#events = options.events;
     this.#instance = options.channel.environment.random.bytes(INSTANCE_BYTES);
     this.#granted.promise.catch(() => {});
   }
@@ -93,6 +92,12 @@ export class ProducerSession implements PublishMember {
     this.#channel.attach(this);
   }
 
+  /** Says who is told of what becomes of batches. */
+  tell(events: ProducerEvents): void {
+    this.#events = events;
+    if (this.#state === 'ended') events.failed(this.#lastError ?? closedError(this.#topic));
+  }
+
   /** Puts a batch behind all others and sends it as soon as it can. */
   push(batch: Batch): void {
     this.window.push(batch);
@@ -106,7 +111,7 @@ export class ProducerSession implements PublishMember {
   }
 
   turn(): void {
-    this.#events.ready();
+    this.#events?.ready();
   }
 
   /** Has `ready` called at the end of this turn of the event loop. */
@@ -168,7 +173,7 @@ export class ProducerSession implements PublishMember {
       this.#granted.resolve({ name, epoch: toEpoch(epoch), lastSequenceId });
     }
     if (this.window.next !== undefined) this.#channel.offer(this);
-    this.#events.ready();
+    this.#events?.ready();
   }
 
   #cutAt(watermark: SequenceId): void {
@@ -183,7 +188,7 @@ export class ProducerSession implements PublishMember {
     }
     this.#attempt = 0;
     this.window.settle();
-    if (batch !== undefined) this.#events.stored(batch, receipt);
+    if (batch !== undefined) this.#events?.stored(batch, receipt);
   }
 
   /** A batch was not stored; unless it is the only one, those behind it are refused, too. */
@@ -200,7 +205,7 @@ export class ProducerSession implements PublishMember {
       return;
     }
     this.window.settle();
-    if (batch !== undefined) this.#events.refused(batch, error);
+    if (batch !== undefined) this.#events?.refused(batch, error);
     if (kind !== 'alone' && this.#state === 'open') this.#reopen(error);
   }
 
@@ -263,16 +268,21 @@ export class ProducerSession implements PublishMember {
     this.#state = 'ended';
     this.#cancelTimer();
     this.#channel.detach(this);
-    this.#granted.reject(new MagnetarError('ALREADY_CLOSED', `the producer on ${this.#topic} is closed`));
+    this.#granted.reject(closedError(this.#topic));
     this.#closed.resolve();
   }
 
   #fail(error: MagnetarError): void {
     if (this.#number !== 0) this.#channel.close(this.#number, false);
+    this.#lastError = error;
     this.#granted.reject(error);
     this.#end();
-    this.#events.failed(error);
+    this.#events?.failed(error);
   }
+}
+
+function closedError(topic: string): MagnetarError {
+  return new MagnetarError('ALREADY_CLOSED', `the producer on ${topic} is closed`);
 }
 
 /**

@@ -1,19 +1,23 @@
 /**
- * One bookie as the writers, readers and recoveries of this process share it: every request gets a deadline, and what is
- * kept for a straggler is bounded.
+ * One bookie as the writers, readers and recoveries of this process share it: every request gets a deadline; what is on its
+ * way to the bookie is bounded, the rest waits here; and what is kept for a straggler is bounded.
  */
-import { MagnetarError } from '../lib/errors.ts';
+import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { jittered } from '../runtime/random.ts';
 import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from './bookie.ts';
 import { Deadlines } from './deadlines.ts';
 
-/** How long a bookie may take, and how much may wait for one that lags. */
+/** How long a bookie may take, and how much may wait for it. */
 export interface LaneLimits {
   /** Milliseconds. After them the copy counts as failed; if it is stored later, that counts, too. */
   readonly appendDeadlineMs: number;
   readonly readDeadlineMs: number;
   /** Bytes of copies that a bookie may still owe for entries that are confirmed without it. */
   readonly laggingBytes: number;
+  /** Copies that a bookie is given at the same time, and their payloads in bytes (one copy may exceed them). */
+  readonly inFlightEntries: number;
+  readonly inFlightBytes: number;
 }
 
 /** An entry's copy on its way to one bookie. */
@@ -26,19 +30,35 @@ export interface Copy {
   settled(error: MagnetarError | undefined): void;
 }
 
+/** A copy without an answer. */
+interface Flight {
+  readonly copy: Copy;
+  /** Its entry is confirmed without it. */
+  lagging: boolean;
+  /** Its deadline has passed: it is not worth sending (again). */
+  expired: boolean;
+}
+
 interface Read {
   fail(error: MagnetarError): void;
 }
+
+/** How long a bookie that says QUEUE_FULL is left in peace. */
+const PAUSE_MS = 5;
 
 export class BookieLane {
   readonly bookie: Bookie;
   readonly #environment: Environment;
   readonly #limits: LaneLimits;
-  /** Copies that are not answered; true: the entry is confirmed without them. */
-  readonly #outstanding = new Map<Copy, boolean>();
-  readonly #appendDeadlines: Deadlines<Copy>;
+  readonly #flights = new Map<Copy, Flight>();
+  readonly #appendDeadlines: Deadlines<Flight>;
   readonly #readDeadlines: Deadlines<Read>;
   #laggingBytes = 0;
+  #inFlight = { entries: 0, bytes: 0 };
+  /** Copies that are to be sent, from `#head` on. */
+  #queue: Flight[] = [];
+  #head = 0;
+  #paused = false;
 
   constructor(environment: Environment, bookie: Bookie, limits: LaneLimits) {
     this.bookie = bookie;
@@ -46,8 +66,9 @@ export class BookieLane {
     this.#limits = limits;
     const late = (ms: number): MagnetarError =>
       new MagnetarError('DEADLINE_EXCEEDED', `bookie ${bookie.id} did not answer within ${ms} ms`);
-    this.#appendDeadlines = new Deadlines(environment.clock, limits.appendDeadlineMs, (copy) => {
-      copy.settled(late(limits.appendDeadlineMs));
+    this.#appendDeadlines = new Deadlines(environment.clock, limits.appendDeadlineMs, (flight) => {
+      flight.expired = true;
+      flight.copy.settled(late(limits.appendDeadlineMs));
     });
     this.#readDeadlines = new Deadlines(environment.clock, limits.readDeadlineMs, (read) => {
       read.fail(late(limits.readDeadlineMs));
@@ -73,20 +94,67 @@ export class BookieLane {
       this.#environment.clock.nextTurn(() => copy.settled(new MagnetarError('QUEUE_FULL', message)));
       return;
     }
-    this.#outstanding.set(copy, false);
-    this.#appendDeadlines.add(copy);
-    this.bookie.append(copy.entry, (error) => {
-      if (this.#outstanding.get(copy) === true) this.#laggingBytes -= copy.entry.payloadBytes;
-      this.#outstanding.delete(copy);
-      this.#appendDeadlines.remove(copy);
-      copy.settled(error);
+    const flight: Flight = { copy, lagging: false, expired: false };
+    this.#flights.set(copy, flight);
+    this.#appendDeadlines.add(flight);
+    this.#queue.push(flight);
+    this.#pump();
+  }
+
+  #pump(): void {
+    while (!this.#paused && this.#head < this.#queue.length) {
+      const { entries, bytes } = this.#inFlight;
+      if (entries >= this.#limits.inFlightEntries || bytes >= this.#limits.inFlightBytes) break;
+      const flight = this.#queue[this.#head++] as Flight;
+      if (flight.expired) this.#land(flight);
+      else this.#send(flight);
+    }
+    if (this.#head === this.#queue.length || this.#head > 1_024) {
+      this.#queue = this.#queue.slice(this.#head);
+      this.#head = 0;
+    }
+  }
+
+  #send(flight: Flight): void {
+    const { entry } = flight.copy;
+    this.#inFlight.entries++;
+    this.#inFlight.bytes += entry.payloadBytes;
+    this.bookie.append(entry, (error) => {
+      this.#inFlight.entries--;
+      this.#inFlight.bytes -= entry.payloadBytes;
+      if (!flight.expired && hasCode(error, 'QUEUE_FULL')) {
+        // It has more clients than it can serve just now, and has not stored it: no reason to fail a slot.
+        this.#queue.push(flight);
+        this.#pause();
+        return;
+      }
+      this.#land(flight);
+      flight.copy.settled(error);
+      this.#pump();
     });
+  }
+
+  #pause(): void {
+    if (this.#paused) return;
+    this.#paused = true;
+    const { clock, random } = this.#environment;
+    clock.after(jittered(random, PAUSE_MS), () => {
+      this.#paused = false;
+      this.#pump();
+    });
+  }
+
+  #land(flight: Flight): void {
+    if (flight.lagging) this.#laggingBytes -= flight.copy.entry.payloadBytes;
+    this.#flights.delete(flight.copy);
+    this.#appendDeadlines.remove(flight);
   }
 
   /** The copy's entry has been confirmed: while this bookie does not answer, it lags. */
   confirmed(copy: Copy): void {
-    if (this.#outstanding.get(copy) !== false) return;
-    this.#outstanding.set(copy, true);
+    const flight = this.#flights.get(copy);
+    if (flight === undefined || flight.lagging) return;
+    flight.lagging = true;
     this.#laggingBytes += copy.entry.payloadBytes;
   }
 
@@ -108,10 +176,15 @@ export class BookieLane {
     });
   }
 
-  /** Ends its timers and the bookie. */
+  /** Closes the bookie, which answers or fails what is under way; then what still waits fails. */
   async close(): Promise<void> {
-    await this.bookie.close();
-    this.#appendDeadlines.close();
-    this.#readDeadlines.close();
+    try {
+      await this.bookie.close();
+    } finally {
+      this.#appendDeadlines.close();
+      this.#readDeadlines.close();
+      this.#paused = false;
+      this.#pump(); // a closed bookie refuses
+    }
   }
 }

@@ -7,7 +7,7 @@ import { MagnetarError } from '../lib/errors.ts';
 import { type LedgerId, ledgerId } from '../lib/ids.ts';
 import { keys } from '../metadata/keys.ts';
 import type { Compare, MetadataStore } from '../metadata/store.ts';
-import { decodeCounter, encodeCounter } from './records.ts';
+import { ledgerCounter } from '../wire/records.ts';
 
 const BLOCK = 64;
 const ATTEMPTS = 16;
@@ -61,10 +61,10 @@ export class LedgerIds {
     const key = keys.nextLedgerId;
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const { items } = await this.#store.get([key]);
-      const next = items[0] === undefined ? 0 : decodeCounter(items[0].value);
+      const next = items[0] === undefined ? 0 : ledgerCounter.decode(items[0].value).next;
       const result = await this.#store.transact(
         [{ key, modRevision: items[0]?.modRevision ?? 0 }],
-        [{ put: key, value: encodeCounter(next + BLOCK) }],
+        [{ put: key, value: ledgerCounter.encode({ next: ledgerId(next + BLOCK) }) }],
       );
       if (!result.committed) continue;
       this.#block = { next, end: next + BLOCK, revision: result.revision };

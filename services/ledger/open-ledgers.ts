@@ -6,6 +6,7 @@ import type { EntryId, LedgerId } from '../lib/ids.ts';
 import { keys } from '../metadata/keys.ts';
 import type { Compare, KeyValue, MetadataStore, Write } from '../metadata/store.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { ledgerTombstone } from '../wire/records.ts';
 import type { Bookie, BookieId } from './bookie.ts';
 import { BookieLane, type LaneLimits } from './bookie-lane.ts';
 import { LedgerIds } from './ledger-ids.ts';
@@ -15,7 +16,7 @@ import { checkQuorum } from './protocol/distribution.ts';
 import { chooseEnsemble } from './protocol/ensemble.ts';
 import { type LedgerMetadata, newLedger } from './protocol/ledger-metadata.ts';
 import { Reader } from './reader.ts';
-import { encodeMetadata, encodeTombstone } from './records.ts';
+import { encodeMetadata } from './records.ts';
 import { recoverLedger } from './recover.ts';
 import { Writer } from './writer.ts';
 
@@ -26,6 +27,8 @@ const DEFAULT_LIMITS: LaneLimits = {
   appendDeadlineMs: 10_000,
   readDeadlineMs: 5_000,
   laggingBytes: 33_554_432,
+  inFlightEntries: 8_192,
+  inFlightBytes: 33_554_432,
 };
 
 export interface LedgersOptions {
@@ -152,7 +155,7 @@ class OpenLedgers implements Ledgers {
   }
 
   deletion(ids: readonly LedgerId[]): readonly Write[] {
-    const value = encodeTombstone(this.#environment.clock.now());
+    const value = ledgerTombstone.encode({ deletedAt: this.#environment.clock.now() });
     return ids.flatMap((id) => [{ delete: keys.ledger(id) }, { put: keys.deletedLedger(id), value }]);
   }
 

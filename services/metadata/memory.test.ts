@@ -38,11 +38,8 @@ test('remembers 10,000 revisions', async () => {
   const store = openMemoryStore({ clock: new ManualClock(), random: seededRandom(1) });
   for (let n = 0; n < 10_001; n++) await store.transact([], [{ put: 'a', value: Buffer.from('') }]);
   const first = async (from: number): Promise<unknown> => {
-    const { signal } = new AbortController();
-    return await store
-      .watch({ prefix: '', from: revision(from), signal })
-      [Symbol.asyncIterator]()
-      .next();
+    const watch = store.watch({ prefix: '', from: revision(from), signal: new AbortController().signal });
+    return await watch[Symbol.asyncIterator]().next();
   };
   await expect(first(1)).rejects.toMatchObject({ code: 'METADATA_COMPACTED' });
   expect(await first(2)).toMatchObject({ value: { revision: 2 } });

@@ -3,7 +3,8 @@
  *
  * Keys are strings that sort by their UTF-8 bytes; values are opaque bytes. Every transaction that writes gets the next
  * revision; all its writes carry it. Errors of every method: UNAVAILABLE (may be tried again; a `transact` that failed
- * with it may have happened), DEADLINE_EXCEEDED (likewise), ALREADY_CLOSED, METADATA_DAMAGED.
+ * with it may have happened), DEADLINE_EXCEEDED (likewise), ALREADY_CLOSED, METADATA_DAMAGED, STORE_FAILED (a write of the
+ * store's own disk has failed: nothing is accepted any more).
  */
 import type { Millis, Revision } from '../lib/ids.ts';
 
@@ -88,9 +89,13 @@ export interface MetadataStore {
   get(
     keys: readonly string[],
   ): Promise<{ readonly revision: Revision; readonly items: readonly (KeyValue | undefined)[] }>;
-  /** A page of keys at the current revision. */
+  /** A page of keys at the current revision. Ends early, with `more`, when its values reach 8 MiB. */
   range(query: RangeQuery): Promise<RangeResult>;
-  /** All writes, or none: when every compare holds. Durable when it resolves. A transaction without writes only compares. */
+  /**
+   * All writes, or none: when every compare holds. Durable when it resolves. A transaction that changes nothing (no writes,
+   * deletes of what is not there) only compares and takes no revision. Throws LEASE_LOST when a put names a lease that is
+   * gone, QUEUE_FULL when too many wait; neither has happened then.
+   */
   transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactResult>;
   /**
    * Every change under a prefix from a revision on (inclusive; not given: from the next one), in order, without a gap.
@@ -102,7 +107,7 @@ export interface MetadataStore {
     readonly from?: Revision;
     readonly signal: AbortSignal;
   }): AsyncIterable<WatchBatch>;
-  /** Forgets history below a revision; watches from below it fail. */
+  /** Forgets history below a revision, the newest one at most; watches from below it fail. */
   compact(below: Revision): Promise<void>;
   /** Gets a lease and keeps it alive until it is revoked or lost. */
   grantLease(ttl: Millis): Promise<Lease>;

@@ -93,7 +93,7 @@ export class BlockBuilder {
     return this.#last;
   }
 
-  /** Adds a message. @throws MagnetarError INVALID_ARGUMENT when the sequence id is not above the last one. */
+  /** Adds a message. @throws MagnetarError INVALID_ARGUMENT: the sequence id is not above the last one, or a bad event time. */
   append(message: OutgoingMessage, sequenceId: SequenceId): void {
     const { payload, key } = message;
     const delta = this.#delta(sequenceId);
@@ -312,6 +312,10 @@ function putString(buffer: Buffer, at: number, tag: number, text: string, bytes:
 /** Bytes of the fields that most messages do not have. */
 function rareSize(message: OutgoingMessage): number {
   const { orderingKey, properties, eventTime } = message;
+  if (eventTime !== undefined && !(Number.isSafeInteger(eventTime) && eventTime >= 0)) {
+    const text = `event time is ${eventTime}; it must be an integer of milliseconds from 0 to 2^53-1`;
+    throw new MagnetarError('INVALID_ARGUMENT', text);
+  }
   let size = 0;
   if (orderingKey !== undefined) size += 1 + sizeOf(orderingKey.length) + orderingKey.length;
   for (const [name, value] of properties ?? []) {

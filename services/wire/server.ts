@@ -1,7 +1,8 @@
 /** gRPC servers and channels with the settings that this system needs. */
 import type { Http2Server, ServerHttp2Session, Settings } from 'node:http2';
+import { format } from 'node:util';
 
-import { type ChannelOptions, Server, ServerCredentials } from '@grpc/grpc-js';
+import { type ChannelOptions, Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
 
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
@@ -35,8 +36,16 @@ export const clientOptions: ChannelOptions = {
   'grpc.max_reconnect_backoff_ms': 2_000,
 };
 
-/** A server without services, to be bound by `bindWithWideWindows`. */
+function trace(...parts: readonly unknown[]): void {
+  process.stderr.write(`${format(...parts)}\n`);
+}
+
+/**
+ * A server without services, to be bound by `bindWithWideWindows`. What grpc-js in this process would print of errors it
+ * also reports to its callers, so that is left out; GRPC_TRACE works.
+ */
 export function createServer(): Server {
+  setLogger({ error: () => undefined, info: trace, debug: trace });
   return new Server(limits);
 }
 

@@ -69,8 +69,15 @@ export function fromStatus(error: FailedStatus): MagnetarError {
   const info = errorInfo(error.metadata);
   const text = error.details ?? error.message ?? 'no reason given';
   if (info !== undefined) return fromCode(info.reason, text, info.details);
+  if (CONNECTION_LOST.test(text)) return new MagnetarError('UNAVAILABLE', 'the connection was lost', { cause: error });
   return new MagnetarError(plainCodes.get(error.code) ?? 'INTERNAL', plainText(text), { cause: error });
 }
+
+/**
+ * What grpc-js says, under several codes, of a stream that broke off. An app that cancels reads 'Cancelled on client', and
+ * our servers end streams with an ErrorInfo.
+ */
+const CONNECTION_LOST = /RST_STREAM|^Call cancelled$|^Connection dropped$|^read E[A-Z]+$|^Bandwidth exhausted/;
 
 /** gRPC's own statuses, where they mean something of ours; every other one is INTERNAL. */
 const plainCodes: ReadonlyMap<number | undefined, ErrorCode> = new Map<number | undefined, ErrorCode>([
@@ -83,8 +90,8 @@ const plainCodes: ReadonlyMap<number | undefined, ErrorCode> = new Map<number | 
   [status.OUT_OF_RANGE, 'INVALID_ARGUMENT'],
 ]);
 
-const CONNECT_FAILED = /connect (E[A-Z]+) (\S+?)[,;)\]]?(?:\s|$)/;
-const RESOLUTION_FAILED = /Name resolution failed for target (?:dns:)?(\S+)/;
+const CONNECT_FAILED = /connect (E[A-Z]+) (\S+?)[.,;)\]]*(?:\s|$)/;
+const RESOLUTION_FAILED = /Name resolution failed for target (?:dns:)?(\S+?)[.,;]*(?:\s|$)/;
 const reasons: Readonly<Record<string, string>> = {
   ECONNREFUSED: 'connection refused',
   ECONNRESET: 'connection reset',

@@ -143,6 +143,7 @@ export class Log<Entry extends LogRecord> {
     if (!segment.fill.covers(end)) await segment.fill.yieldTo(end);
     await segment.file.write(group.buffers, offset);
     await segment.file.sync();
+    if (this.#failure !== undefined) throw this.#failure; // Sealing failed meanwhile: these records have been settled.
     this.#at = end;
     this.#chain = group.chain;
     this.#inFlight = [];
@@ -166,7 +167,7 @@ export class Log<Entry extends LogRecord> {
   #prepareAhead(): void {
     const { segmentBytes, fillAheadBytes } = this.#options;
     this.#active.fill.want(this.#at + fillAheadBytes, false);
-    if (this.#at > segmentBytes / 2) this.#prepareNext();
+    if (this.#at > segmentBytes / 2) void this.#prepareNext();
   }
 
   #prepareNext(): Promise<SegmentFile> {

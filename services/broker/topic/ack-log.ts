@@ -3,7 +3,7 @@
  */
 import type { Ledgers, LedgerWriter } from '../../ledger/ledgers.ts';
 import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
-import { type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
+import { type EntryId, type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
@@ -22,6 +22,8 @@ export interface AckLogLimits {
   readonly rollEntries: number;
   /** Bytes of one entry, about. */
   readonly entryBytes: number;
+  /** Bytes of a snapshot that go out together, about; at most twice as much. */
+  readonly partBytes: number;
   /** Acknowledgments and other requests that may wait, in items and in bytes; beyond that they fail with QUEUE_FULL. */
   readonly waitingItems: number;
   readonly waitingBytes: number;
@@ -65,12 +67,7 @@ export interface AckLog {
    * (nothing has changed), SUBSCRIPTION_NOT_FOUND, ALREADY_CLOSED, or what the log failed with (unknown whether it is durable).
    * The end of the topic is the caller's to check.
    */
-  acknowledge(
-    subscription: AckSubscription,
-    below: MessageIndex,
-    ranges: readonly number[],
-    done: AckDone,
-  ): void;
+  acknowledge(subscription: AckSubscription, below: MessageIndex, ranges: readonly number[], done: AckDone): void;
   /** Asks for a snapshot soon, so that less data is replayed at the next opening. */
   requestSnapshot(): void;
   /** Takes nothing more in, waits for what is under way, closes the ledger. Idempotent. Never rejects. */
@@ -81,6 +78,7 @@ const DEFAULT_LIMITS: AckLogLimits = {
   rollBytes: 8_388_608,
   rollEntries: 20_000,
   entryBytes: 262_144,
+  partBytes: 32_768,
   waitingItems: 65_536,
   waitingBytes: 4_194_304,
   ledgerDeadlineMs: 20_000,
@@ -110,11 +108,12 @@ class Log implements AckLog {
   /** Made ahead; takes over with the next entry. */
   #upcoming: LedgerWriter | undefined;
   /** Making a first ledger, or one in the place of a failed one: everything waits. */
-  #making = false;
+  #making: Promise<void> | undefined;
   /** Making the next ledger while the current one goes on. */
   #makingNext: Promise<void> | undefined;
-  /** Ledgers that have failed one after another. */
+  /** Ledgers that have failed one after another, and since when. */
   #failedInRow = 0;
+  #failingSince = 0;
   /** Written to the current ledger so far, and how much of that is allowed. */
   #written = { bytes: 0, entries: 0 };
   #allowed = { bytes: 0, entries: 0 };
@@ -123,6 +122,8 @@ class Log implements AckLog {
   /** Not confirmed by a ledger that failed; goes out again before anything else. */
   #unconfirmed: AckBatch | undefined;
   #scheduled = false;
+  /** To be called in the next turn. */
+  readonly #answers: { readonly done: AckDone; readonly error: MagnetarError | undefined }[] = [];
 
   #snapshotWanted = false;
   #snapshot: AckSnapshot | undefined;
@@ -228,6 +229,7 @@ class Log implements AckLog {
       this.#schedule();
       await drained;
     }
+    await this.#making;
     await this.#makingNext;
     const writers = [this.#writer, this.#upcoming].filter((writer) => writer !== undefined);
     await this.#ledgers.close(writers);
@@ -270,7 +272,11 @@ class Log implements AckLog {
   }
 
   #later(done: AckDone, error: MagnetarError | undefined): void {
-    this.#environment.clock.nextTurn(() => done(error));
+    if (this.#answers.push({ done, error }) === 1) this.#environment.clock.nextTurn(() => this.#answer());
+  }
+
+  #answer(): void {
+    for (const { done, error } of this.#answers.splice(0)) done(error);
   }
 
   /** What is submitted in one turn of the event loop goes out together. */
@@ -284,15 +290,15 @@ class Log implements AckLog {
   }
 
   #pump(): void {
-    if (this.#inFlight !== undefined || this.#making || this.failure !== undefined) return;
+    if (this.#inFlight !== undefined || this.#making !== undefined || this.failure !== undefined) return;
     if (this.#upcoming !== undefined) this.#roll(this.#upcoming);
     const idle = this.#queue.empty && this.#unconfirmed === undefined;
     if (this.#writer === undefined) {
-      if (!idle || (this.#snapshotWanted && !this.#closing)) void this.#startLedger(undefined);
+      if (!idle || (this.#snapshotWanted && !this.#closing)) this.#making = this.#startLedger(undefined);
       else this.#drained?.();
       return;
     }
-    if (!this.#closing) this.#feedSnapshot(this.#writer);
+    if (!this.#closing) this.#feedSnapshot();
     const batch = this.#unconfirmed ?? this.#queue.shift();
     this.#unconfirmed = undefined;
     if (batch === undefined) this.#drained?.();
@@ -305,7 +311,7 @@ class Log implements AckLog {
     writer.append([payload], (error) => {
       if (this.failure !== undefined) return;
       if (error === undefined) this.#confirmed(batch, payload.length);
-      else if (error.code === 'NOT_ENOUGH_BOOKIES') this.#resubmit(writer, batch);
+      else if (error.code === 'NOT_ENOUGH_BOOKIES') this.#resubmit(writer, batch, error);
       else this.#fail(error);
     });
   }
@@ -315,23 +321,25 @@ class Log implements AckLog {
     this.#failedInRow = 0;
     this.#written.bytes += bytes;
     this.#written.entries++;
+    this.#answer();
     for (const done of batch.done) done();
     this.#rollWhenFull();
     this.#pump();
   }
 
   /** The ledger failed before it confirmed the batch: the batch is to be the first one of the next ledger (LP-6 does not apply). */
-  #resubmit(writer: LedgerWriter, batch: AckBatch): void {
+  #resubmit(writer: LedgerWriter, batch: AckBatch, error: MagnetarError): void {
     this.#inFlight = undefined;
     this.#unconfirmed = batch;
     this.#writer = undefined;
-    this.#failedInRow++;
-    void this.#startLedger(writer);
+    const now = this.#environment.clock.monotonic();
+    if (this.#failedInRow++ === 0) this.#failingSince = now;
+    if (now - this.#failingSince > this.#limits.ledgerDeadlineMs) this.#fail(error);
+    else this.#making = this.#startLedger(writer);
   }
 
   /** Makes a first ledger, or one in the place of a failed one, which is closed before. */
   async #startLedger(failed: LedgerWriter | undefined): Promise<void> {
-    this.#making = true;
     try {
       if (failed !== undefined) await this.#ledgers.seal(failed);
       if (this.#failedInRow > 1) await this.#ledgers.pause(this.#failedInRow);
@@ -339,10 +347,10 @@ class Log implements AckLog {
       const writer = this.#upcoming ?? (await this.#ledgers.make());
       this.#upcoming = undefined;
       this.#use(writer);
-      this.#making = false;
+      this.#making = undefined;
       this.#pump();
     } catch (error) {
-      this.#making = false;
+      this.#making = undefined;
       this.#fail(toMagnetarError(error));
     }
   }
@@ -381,13 +389,18 @@ class Log implements AckLog {
     this.#schedule();
   }
 
-  #feedSnapshot(writer: LedgerWriter): void {
+  #feedSnapshot(): void {
     if (this.#partQueued) return;
     if (this.#snapshot === undefined) {
       if (!this.#snapshotWanted) return;
       this.#snapshotWanted = false;
-      const dedup = this.#options.dedupSnapshot();
-      this.#snapshot = new AckSnapshot(++this.#highestSnapshot, this.#highestNumber, this.#byNumber, dedup);
+      this.#snapshot = new AckSnapshot({
+        number: ++this.#highestSnapshot,
+        highestSubscription: this.#highestNumber,
+        live: this.#byNumber,
+        dedup: this.#options.dedupSnapshot(),
+        partBytes: this.#limits.partBytes,
+      });
       this.#snapshotLedger = undefined;
     }
     const snapshot = this.#snapshot;
@@ -395,8 +408,91 @@ class Log implements AckLog {
     const ends = part.at(-1)?.record.type === 'snapshotEnd';
     this.#partQueued = true;
     for (const [i, { record, bytes, subscription }] of part.entries()) {
-      const last = i === part.length - 1;
-      this.#queue.push(record, bytes, last ? (error) => this.#partDone(snapshot, ends, error) : undefined, subscription);
+      let done: AckDone | undefined;
+      if (record.type === 'snapshotBegin') done = (error) => this.#snapshotBegun(error);
+      else if (i === part.length - 1) done = (error) => this.#partDone(snapshot, ends, error);
+      this.#queue.push(record, bytes, done, subscription);
+    }
+  }
+
+  #snapshotBegun(error: MagnetarError | undefined): void {
+    if (error === undefined) this.#snapshotLedger = this.#writer?.ledgerId;
+  }
+
+  #partDone(snapshot: AckSnapshot, ends: boolean, error: MagnetarError | undefined): void {
+    if (error !== undefined) return;
+    this.#partQueued = false;
+    if (!ends) return;
+    this.#snapshot = undefined;
+    this.coveredIndex = snapshot.coveredIndex;
+    if (!this.#ledgerHasSnapshot) {
+      // What follows the snapshot may be as much as the snapshot itself, so that large ones are not taken all the time.
+      this.#ledgerHasSnapshot = true;
+      const { bytes, entries } = this.#written;
+      const { rollBytes, rollEntries } = this.#limits;
+      this.#allowed = { bytes: bytes + Math.max(bytes, rollBytes), entries: entries + Math.max(entries, rollEntries) };
+    }
+    if (this.#snapshotLedger !== undefined) void this.#dropBefore(this.#snapshotLedger);
+  }
+
+  async #dropBefore(ledger: LedgerId): Promise<void> {
+    try {
+      await this.#ledgers.dropBefore(ledger);
+    } catch (error) {
+      this.#fail(toMagnetarError(error));
+    }
+  }
+
+  #fail(error: MagnetarError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    const failed = [this.#inFlight, this.#unconfirmed];
+    for (let batch = this.#queue.shift(); batch !== undefined; batch = this.#queue.shift()) failed.push(batch);
+    this.#inFlight = undefined;
+    this.#unconfirmed = undefined;
+    this.#answer();
+    for (const batch of failed) for (const done of batch?.done ?? []) done(error);
+    this.#drained?.();
+    this.#options.onFailure(error);
+  }
+}
+
+/** What an ack log is opened with. */
+export interface AckLogDependencies {
+  readonly environment: Environment;
+  readonly ledgers: Ledgers;
+  readonly record: TopicRecordHandle;
+  readonly options: AckLogOptions;
+}
+
+/**
+ * Recovers the ack log of a topic: afterwards no other broker can write to the ledgers that the record lists. A ledger is
+ * made at the first write; the ones found go when it holds a snapshot.
+ *
+ * @throws what Ledgers.recover and reading throw: DATA_LOSS, UNAVAILABLE, …
+ */
+export async function openAckLog(dependencies: AckLogDependencies): Promise<AckLog> {
+  const { environment, ledgers, record, options } = dependencies;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const replay = new AckReplay();
+  const closed = await Promise.all(record.record.ackLedgers.map((id) => ledgers.recover(id)));
+  for (const { ledgerId, lastEntryId } of closed) await readLedger(ledgers, ledgerId, lastEntryId, replay);
+  const { ledgerDeadlineMs: deadlineMs, retryFirstMs, retryHighestMs } = limits;
+  const own = new AckLedgers({ environment, ledgers, record, deadlineMs, retryFirstMs, retryHighestMs });
+  return new Log(environment, own, replay.finish(), options);
+}
+
+/** Bytes of one read: small, so that the event loop goes on in between. */
+const READ_BYTES = 262_144;
+
+async function readLedger(ledgers: Ledgers, id: LedgerId, last: EntryId, replay: AckReplay): Promise<void> {
+  if (last === NO_ENTRY) return;
+  const reader = await ledgers.reader(id, () => last);
+  for (let next = 0; next <= last; ) {
+    const entries = await reader.read(next as EntryId, { maxEntries: 1_000, maxBytes: READ_BYTES });
+    for (const { entryId, payload } of entries) {
+      replay.apply(ackLogEntry.decode(payload).records);
+      next = entryId + 1;
     }
   }
 }

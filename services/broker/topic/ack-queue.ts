@@ -19,7 +19,7 @@ interface OpenDelta {
 export interface AckBatch {
   readonly records: readonly AckLogRecord[];
   /** In the order of the requests. */
-  readonly done: readonly AckDone[];
+  readonly done: AckDone[];
 }
 
 class OpenBatch implements AckBatch {
@@ -127,7 +127,8 @@ function merge(into: number[], ranges: readonly number[]): void {
   for (let i = 0; i < ranges.length; i += 2) {
     const last = into.length - 1;
     const [first, count] = [ranges[i] as number, ranges[i + 1] as number];
-    if (last > 0 && (into[last - 1] as number) + (into[last] as number) === first) into[last] = (into[last] as number) + count;
+    if (last > 0 && (into[last - 1] as number) + (into[last] as number) === first)
+      into[last] = (into[last] as number) + count;
     else into.push(first, count);
   }
 }

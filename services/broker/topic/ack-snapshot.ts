@@ -5,10 +5,8 @@ import type { AckLogRecord } from '../../wire/records.ts';
 import type { DedupProducer } from '../protocol/dedup.ts';
 import type { AckSubscription, DedupSnapshot } from './ack-replay.ts';
 
-/** A part is closed when it has reached this size; with its last record it has at most twice as much. */
-const PART_BYTES = 32_768;
-/** Runs in one page; each takes at most 16 bytes. */
-const PAGE_RUNS = 2_048;
+/** Bytes that a run takes, at most. */
+const RUN_BYTES = 16;
 /** What a record costs, at most, apart from names and runs. */
 const RECORD_BYTES = 64;
 
@@ -20,23 +18,37 @@ export interface SizedRecord {
   readonly subscription?: number;
 }
 
+interface SnapshotOptions {
+  /** The number of the snapshot. */
+  readonly number: number;
+  /** The highest number that a subscription has had. */
+  readonly highestSubscription: number;
+  /** The subscriptions by number, as they change. */
+  readonly live: ReadonlyMap<number, AckSubscription>;
+  readonly dedup: DedupSnapshot;
+  /** A part is closed when it has reached this size; with its last record it has at most about twice as much. */
+  readonly partBytes: number;
+}
+
 /** One snapshot on its way. A part shows the subscriptions as they are when it is taken: it is to be queued at once. */
 export class AckSnapshot {
-  readonly #live: ReadonlyMap<number, AckSubscription>;
+  readonly #options: SnapshotOptions;
   readonly #records: Generator<SizedRecord, void, undefined>;
-  /** The data index that the snapshot covers. */
-  readonly coveredIndex: MessageIndex;
 
-  constructor(number: number, highest: number, live: ReadonlyMap<number, AckSubscription>, dedup: DedupSnapshot) {
-    this.#live = live;
-    this.coveredIndex = dedup.coveredIndex;
-    this.#records = this.#all(number, highest, dedup);
+  constructor(options: SnapshotOptions) {
+    this.#options = options;
+    this.#records = this.#all();
+  }
+
+  /** The data index that the snapshot covers. */
+  get coveredIndex(): MessageIndex {
+    return this.#options.dedup.coveredIndex;
   }
 
   /** The next part; empty after the last one. */
   next(): SizedRecord[] {
     const part: SizedRecord[] = [];
-    for (let bytes = 0; bytes < PART_BYTES; ) {
+    for (let bytes = 0; bytes < this.#options.partBytes; ) {
       const { value } = this.#records.next();
       if (value === undefined) break;
       part.push(value);
@@ -45,25 +57,27 @@ export class AckSnapshot {
     return part;
   }
 
-  *#all(snapshot: number, highest: number, dedup: DedupSnapshot): Generator<SizedRecord, void, undefined> {
+  *#all(): Generator<SizedRecord, void, undefined> {
+    const { number: snapshot, highestSubscription: highest, live, dedup, partBytes } = this.#options;
     yield { record: { type: 'snapshotBegin', snapshot }, bytes: RECORD_BYTES };
     // The highest number lives on, so that it is not given again.
-    if (highest > 0 && !this.#live.has(highest)) {
+    if (highest > 0 && !live.has(highest)) {
       yield { record: { type: 'deleted', subscription: highest }, bytes: RECORD_BYTES };
     }
-    // Those made after the begin are in the log anyway, and those that are gone by then need nothing.
-    for (const number of [...this.#live.keys()]) yield* this.#pages(number);
-    yield* dedupPages(dedup);
+    // Those that are gone by the time of their turn need nothing.
+    for (const number of live.keys()) yield* this.#pages(number);
+    yield* dedupPages(dedup, partBytes);
     yield { record: { type: 'snapshotEnd', snapshot }, bytes: RECORD_BYTES };
   }
 
   *#pages(number: number): Generator<SizedRecord, void, undefined> {
+    const { live, partBytes } = this.#options;
     let from = 0 as MessageIndex;
     for (;;) {
-      const subscription = this.#live.get(number);
+      const subscription = live.get(number);
       if (subscription === undefined) return;
       const { name, createdAt, state } = subscription;
-      const page = state.page(from, PAGE_RUNS);
+      const page = state.page(from, Math.ceil(partBytes / RUN_BYTES));
       yield {
         record: {
           type: 'page',
@@ -86,13 +100,16 @@ function producerBytes(producer: DedupProducer): number {
 }
 
 /** At least one page, so that the covered index is said. */
-function* dedupPages({ coveredIndex, producers }: DedupSnapshot): Generator<SizedRecord, void, undefined> {
+function* dedupPages(
+  { coveredIndex, producers }: DedupSnapshot,
+  partBytes: number,
+): Generator<SizedRecord, void, undefined> {
   let page: DedupProducer[] = [];
   let bytes = RECORD_BYTES;
   for (const producer of producers) {
     page.push(producer);
     bytes += producerBytes(producer);
-    if (bytes < PART_BYTES) continue;
+    if (bytes < partBytes) continue;
     yield { record: { type: 'dedup', coveredIndex, producers: page }, bytes };
     page = [];
     bytes = RECORD_BYTES;

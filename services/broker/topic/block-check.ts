@@ -71,7 +71,8 @@ function flaw(fields: ProducerBlock | undefined, block: Buffer, rules: BlockRule
   }
   if (block.length > MAX_BLOCK_BYTES) return tooLarge('batch', block.length, MAX_BLOCK_BYTES);
   const found = countMessages(payload);
-  if (count < 1 || found !== count) return invalid(`batch has ${found} messages and says ${count}; it has to be one or more`);
+  if (count < 1 || found !== count)
+    return invalid(`batch has ${found} messages and says ${count}; it has to be one or more`);
   const span = fields.lastSequenceId - fields.firstSequenceId;
   if (span < BigInt(count - 1)) {
     const ids = `from ${fields.firstSequenceId} to ${fields.lastSequenceId}`;

@@ -95,7 +95,7 @@ export class TopicCache {
   /** Appends the topic's newest entry. */
   push(entry: LogEntry): void {
     const last = this.#entries.at(this.#entries.length - 1);
-    if (last !== undefined && endOf(last) !== entry.baseIndex) this.clear();
+    if (last !== undefined && endOf(last) !== entry.index) this.clear();
     this.#entries.push(this.#account.add(this, entry));
   }
 
@@ -116,7 +116,7 @@ export class TopicCache {
     const found: LogEntry[] = [];
     let bytes = 0;
     for (let entry = this.#entries.at(at); entry !== undefined; entry = this.#entries.at(++at)) {
-      bytes += entry.bytes;
+      bytes += entry.block.length;
       if (found.length > 0 && (bytes > limits.maxBytes || found.length >= limits.maxEntries)) break;
       found.push(entry);
     }
@@ -133,11 +133,11 @@ export class TopicCache {
   #placeOf(index: MessageIndex): number | undefined {
     const first = this.#entries.at(0);
     const last = this.#entries.at(this.#entries.length - 1);
-    if (first === undefined || last === undefined || index < first.baseIndex || index >= endOf(last)) return undefined;
+    if (first === undefined || last === undefined || index < first.index || index >= endOf(last)) return undefined;
     let [low, high] = [0, this.#entries.length - 1];
     while (low < high) {
       const middle = (low + high + 1) >>> 1;
-      if ((this.#entries.at(middle) as LogEntry).baseIndex <= index) low = middle;
+      if ((this.#entries.at(middle) as LogEntry).index <= index) low = middle;
       else high = middle - 1;
     }
     return low;

@@ -7,11 +7,9 @@ export interface LogEntry {
   readonly ledgerId: LedgerId;
   readonly entryId: EntryId;
   /** Index of its first message. */
-  readonly baseIndex: MessageIndex;
+  readonly index: MessageIndex;
   /** How many messages it has. */
   readonly count: number;
-  /** Size of the block. */
-  readonly bytes: number;
   readonly appendTime: Millis;
   readonly ownerEpoch: Epoch;
   readonly blockCrc32c: number;
@@ -21,7 +19,7 @@ export interface LogEntry {
 
 /** The index after the entry's last message. */
 export function endOf(entry: LogEntry): MessageIndex {
-  return (entry.baseIndex + entry.count) as MessageIndex;
+  return (entry.index + entry.count) as MessageIndex;
 }
 
 /** @throws CHECKSUM_MISMATCH, UNSUPPORTED */
@@ -30,9 +28,8 @@ export function toLogEntry(ledgerId: LedgerId, stored: LedgerEntry): LogEntry {
   return {
     ledgerId,
     entryId: stored.entryId,
-    baseIndex: header.baseIndex,
+    index: header.baseIndex,
     count: header.count,
-    bytes: block.length,
     appendTime: header.appendTime,
     ownerEpoch: header.ownerEpoch,
     blockCrc32c: header.blockCrc32c,

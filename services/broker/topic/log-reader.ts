@@ -81,7 +81,7 @@ export class LogReader {
     const span = this.#index.spanOf(place.ledgerId);
     if (span !== undefined && place.entryId >= 0 && place.entryId < span.entries) {
       const entry = await this.#entry(span, place.entryId);
-      if (place.batchIndex < entry.count) return (entry.baseIndex + place.batchIndex) as MessageIndex;
+      if (place.batchIndex < entry.count) return (entry.index + place.batchIndex) as MessageIndex;
     }
     const { ledgerId, entryId, batchIndex } = place;
     throw await this.notFound(`message ${ledgerId}:${entryId}:${batchIndex}`);
@@ -98,7 +98,7 @@ export class LogReader {
       if ((await this.#entry(span, middle as EntryId)).appendTime < time) low = middle;
       else high = middle;
     }
-    return (await this.#entry(span, high as EntryId)).baseIndex;
+    return (await this.#entry(span, high as EntryId)).index;
   }
 
   /** POSITION_NOT_FOUND, with what exists instead. */
@@ -144,7 +144,7 @@ export class LogReader {
     while (high - low > 1 && (high - low) * entryBytes > SEARCH_BYTES) {
       const middle = middleOf(low, high);
       const entry = await this.#entry(span, middle);
-      if (entry.baseIndex <= index) low = middle;
+      if (entry.index <= index) low = middle;
       else high = middle;
     }
     return low as EntryId;
@@ -169,7 +169,7 @@ export class LogReader {
     const stored = await reader.read(first, { maxEntries, maxBytes });
     return stored.map((each) => {
       const entry = toLogEntry(span.ledgerId, each);
-      span.note(entry.entryId, entry.baseIndex);
+      span.note(entry.entryId, entry.index);
       return entry;
     });
   }
@@ -197,7 +197,7 @@ function within(entries: readonly LogEntry[], limits: ReadLimits): readonly LogE
   let bytes = 0;
   let count = 0;
   for (const entry of entries) {
-    bytes += entry.bytes;
+    bytes += entry.block.length;
     if (count > 0 && (bytes > limits.maxBytes || count >= limits.maxEntries)) break;
     count++;
   }

@@ -155,7 +155,8 @@ export class ManagedLedger {
     try {
       const wasOpen = this.#writer !== undefined;
       await this.#closeWriter();
-      if (wasOpen) await this.#options.record.change((record) => ({ ...record, ledgers: this.#listed(record.ledgers) }));
+      if (wasOpen)
+        await this.#options.record.change((record) => ({ ...record, ledgers: this.#listed(record.ledgers) }));
       if (this.#is('turning')) this.#state = 'closed';
     } catch (error) {
       this.fail(asTopicError(error, this.#options.topic));
@@ -183,7 +184,9 @@ export class ManagedLedger {
 
   /** Nothing is under way. */
   #settled(): boolean {
-    return (this.#queue.length === 0 && (this.#state === 'open' || this.#state === 'idle')) || this.#failure !== undefined;
+    return (
+      (this.#queue.length === 0 && (this.#state === 'open' || this.#state === 'idle')) || this.#failure !== undefined
+    );
   }
 
   #wake(): void {
@@ -249,9 +252,8 @@ export class ManagedLedger {
     const entry: LogEntry = {
       ledgerId: span.ledgerId,
       entryId,
-      baseIndex: index,
+      index,
       count,
-      bytes: block.length,
       appendTime,
       ownerEpoch: this.#options.epoch,
       blockCrc32c: pending.crc32c,
@@ -358,9 +360,9 @@ function emptyLedger(id: LedgerId, firstIndex: MessageIndex): TopicLedger {
   };
 }
 
-/** Failures after which another ledger, or another try, may do. */
+/** Failures after which another ledger, or another try, may do. Who is no longer the owner learns it from the record. */
 function maySucceedElsewhere(error: MagnetarError): boolean {
-  return hasCode(error, 'NOT_ENOUGH_BOOKIES', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'QUEUE_FULL');
+  return hasCode(error, 'NOT_ENOUGH_BOOKIES', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'QUEUE_FULL', 'METADATA_CONFLICT');
 }
 
 /** What the clients of a topic are told: always something after which they may open it again. */

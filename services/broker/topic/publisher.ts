@@ -1,7 +1,7 @@
 /**
  * The publishing side of a topic: who may publish under which name, and what becomes of a batch.
  */
-import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
 import type { PublishBatch } from '../../wire/frames.ts';
 import type { Ownership } from '../ownership/ownership.ts';
@@ -37,15 +37,7 @@ export interface ProducerRequest {
 
 /** Errors of one batch alone: those that follow it may still be stored. */
 export function isOfBatchAlone(error: MagnetarError): boolean {
-  switch (error.code) {
-    case 'INVALID_ARGUMENT':
-    case 'MESSAGE_TOO_LARGE':
-    case 'CHECKSUM_MISMATCH':
-    case 'SEQUENCE_OVERLAP':
-      return true;
-    default:
-      return false;
-  }
+  return hasCode(error, 'INVALID_ARGUMENT', 'MESSAGE_TOO_LARGE', 'CHECKSUM_MISMATCH', 'SEQUENCE_OVERLAP');
 }
 
 const NOWHERE: DedupPlace = { ledgerId: 0 as LedgerId, entryId: 0 as EntryId, index: 0 as MessageIndex, count: 0 };
@@ -149,7 +141,7 @@ export class Publisher {
 
   /** Ends every producer. */
   closeAll(error: MagnetarError): void {
-    for (const producer of [...this.#producers.values()]) producer.end(error);
+    for (const producer of this.#producers.values()) producer.end(error);
   }
 
   publish(producer: TopicProducer, batch: PublishBatch, settle: (result: PublishResult) => void): void {
@@ -183,7 +175,8 @@ export class Publisher {
       case 'overlap': {
         const overlap = refused(lastSequenceId, this.#overlap(producer.name, checked, verdict.watermark));
         if (verdict.pending === undefined) settle(overlap);
-        else verdict.pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
+        else
+          verdict.pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
       }
     }
   }
@@ -198,7 +191,7 @@ export class Publisher {
         settle(refused(lastSequenceId, why));
         return;
       }
-      const place = { ledgerId: entry.ledgerId, entryId: entry.entryId, index: entry.baseIndex, count: entry.count };
+      const place = { ledgerId: entry.ledgerId, entryId: entry.entryId, index: entry.index, count: entry.count };
       this.dedup.confirm(token, place, entry.appendTime);
       settle(stored(lastSequenceId, place, false));
     };
@@ -217,7 +210,5 @@ export class Publisher {
 }
 
 function isSame(batch: DedupBatch | undefined, checked: CheckedBlock): batch is DedupBatch {
-  return (
-    batch?.firstSequenceId === checked.firstSequenceId && batch.lastSequenceId === checked.lastSequenceId
-  );
+  return batch?.firstSequenceId === checked.firstSequenceId && batch.lastSequenceId === checked.lastSequenceId;
 }

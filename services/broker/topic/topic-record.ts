@@ -106,7 +106,8 @@ class RecordHandle implements TopicRecordHandle {
         this.#forgetVersion(linked);
         throw error;
       }
-      if (linked === undefined) throw new MagnetarError('INTERNAL', `a ledger of ${this.#name} was made without its link`);
+      if (linked === undefined)
+        throw new MagnetarError('INTERNAL', `a ledger of ${this.#name} was made without its link`);
       this.#adopt(linked, undefined);
       return writer;
     });
@@ -204,7 +205,8 @@ async function readChunks(options: TopicRecordOptions, count: number): Promise<T
     for (let n = first; n < Math.min(count, first + CHUNKS_PER_READ); n++) wanted.push(chunkKey(options.name, n));
     const { items } = await options.store.get(wanted);
     for (const [i, item] of items.entries()) {
-      if (item === undefined) throw new MagnetarError('METADATA_DAMAGED', `there is no key ${wanted[i]}, which a topic lists`);
+      if (item === undefined)
+        throw new MagnetarError('METADATA_DAMAGED', `there is no key ${wanted[i]}, which a topic lists`);
       older.push(...topicLedgerChunk.decode(item.value).ledgers);
     }
   }

@@ -75,9 +75,14 @@ export class AckWindow<W> {
     return this.#waiter !== undefined || this.#unsent < this.#sealed.length;
   }
 
-  /** The oldest Ack that waits for its receipt. */
-  get oldest(): SealedAck<W> | undefined {
-    return this.#sealed[0];
+  /** Who has waited longest. */
+  get oldest(): W | undefined {
+    return this.#sealed[0]?.waiter ?? this.#waiter;
+  }
+
+  /** Who came last. */
+  get newest(): W | undefined {
+    return this.#waiter ?? this.#sealed.at(-1)?.waiter;
   }
 
   /** Acknowledges one message; returns the waiter that it shares. */
@@ -149,12 +154,12 @@ export class AckWindow<W> {
     this.#unsent = 0;
   }
 
-  /** Gives everything up; returns the waiters, oldest first. */
-  abandon(): W[] {
-    this.#seal();
-    const waiters = this.#sealed.map((ack) => ack.waiter);
-    this.#sealed = [];
-    this.#unsent = 0;
-    return waiters;
+  /** Gives up what is late, oldest first, and returns its waiters. Receipts for it are of no consequence. */
+  giveUp(isLate: (waiter: W) => boolean): W[] {
+    if (this.#waiter !== undefined && isLate(this.#waiter)) this.#seal();
+    let count = 0;
+    while (count < this.#sealed.length && isLate((this.#sealed[count] as SealedAck<W>).waiter)) count++;
+    this.#unsent = Math.max(0, this.#unsent - count);
+    return this.#sealed.splice(0, count).map((ack) => ack.waiter);
   }
 }

@@ -107,9 +107,12 @@ describe('distribution', () => {
   });
 });
 
+function candidates(...available: boolean[]): { id: string; available: boolean }[] {
+  return available.map((up, i) => ({ id: `b${i}`, available: up }));
+}
+
 describe('choosing an ensemble', () => {
   const quorum: Quorum = { ensembleSize: 3, writeQuorum: 3, ackQuorum: 2 };
-  const candidates = (...available: boolean[]) => available.map((up, i) => ({ id: `b${i}`, available: up }));
 
   test('spreads ledgers over all bookies', () => {
     const used = new Map<string, number>();

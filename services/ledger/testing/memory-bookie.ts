@@ -21,7 +21,8 @@ interface Ledger {
 
 export class MemoryBookie implements Bookie {
   readonly id: BookieId;
-  available = true;
+  /** False: it looks as if it could not be reached; it answers all the same. */
+  up = true;
   /** Barriers and faults: runs before a request is carried out; what it throws is the answer. */
   before: ((call: BookieCall) => Promise<void> | void) | undefined;
   /** The same after it was carried out: an error here is an answer that was lost. */
@@ -29,13 +30,19 @@ export class MemoryBookie implements Bookie {
   /** LP-29: its disk was lost or is in doubt, so that it cannot say what it never stored. */
   limbo = false;
   readonly #clock: Clock;
-  readonly #ledgers = new Map<LedgerId, Ledger>();
+  readonly #ledgers: Map<LedgerId, Ledger>;
   #closed = false;
   #done: (() => void)[] = [];
 
-  constructor(id: BookieId, clock: Clock) {
+  /** `data`: a closed bookie, whose data it takes over. */
+  constructor(id: BookieId, clock: Clock, data?: MemoryBookie) {
     this.id = id;
     this.#clock = clock;
+    this.#ledgers = data === undefined ? new Map<LedgerId, Ledger>() : data.#ledgers;
+  }
+
+  get available(): boolean {
+    return this.up && !this.#closed;
   }
 
   /** What it stores of a ledger, for tests to look at and to damage. */
@@ -93,11 +100,11 @@ export class MemoryBookie implements Bookie {
   #append(entry: AppendEntry): MagnetarError | undefined {
     const { ledgerId, entryId, lac, length, digest, masterKey, recovery } = entry;
     if (this.#closed) return this.#closedError();
-    const ledger = this.#ledger(ledgerId);
-    if (ledger.masterKey?.equals(masterKey) === false) return badKey(ledgerId);
+    if (this.#ledgers.get(ledgerId)?.masterKey?.equals(masterKey) === false) return badKey(ledgerId);
     if (entryDigest({ ledgerId, entryId, lac, length, payload: entry.payload }) !== digest) {
       return new MagnetarError('CHECKSUM_MISMATCH', `entry ${entryId} of ledger ${ledgerId} is damaged`);
     }
+    const ledger = this.#ledger(ledgerId);
     if (ledger.fenced && !recovery) return new MagnetarError('LEDGER_FENCED', `ledger ${ledgerId} is fenced`);
     ledger.masterKey = masterKey;
     const [only] = entry.payload;

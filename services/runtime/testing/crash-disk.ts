@@ -154,6 +154,7 @@ class CrashFile implements DiskFile {
     let bytes = 0;
     for (const buffer of buffers) bytes += buffer.length;
     await this.#call('write', bytes);
+    this.#check(); // Another call may have crashed the disk since this one was let in.
     this.#inode.change({ offset, bytes: Buffer.concat(buffers) });
   }
 
@@ -165,6 +166,7 @@ class CrashFile implements DiskFile {
   async sync(): Promise<void> {
     try {
       await this.#call('sync');
+      this.#check();
     } catch (error) {
       this.#inode.dropUnsynced();
       throw error;
@@ -179,6 +181,7 @@ class CrashFile implements DiskFile {
 
   async truncate(size: number): Promise<void> {
     await this.#call('truncate');
+    this.#check();
     this.#inode.change({ size });
   }
 

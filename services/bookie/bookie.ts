@@ -1,0 +1,404 @@
+/** A bookie: a log-structured store of ledger entries on one folder. Rules LP-10 to LP-13, LP-23, LP-27, LP-29. */
+import type {
+  AppendEntry,
+  Bookie,
+  BookieId,
+  LacResult,
+  ReadEntries,
+  ReadLac,
+  StoredEntry,
+} from '../ledger/bookie.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
+import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
+import type { Environment } from '../runtime/environment.ts';
+import { entryDigest } from '../wire/digest.ts';
+import { MAX_FRAME_BYTES } from '../wire/server.ts';
+import { checkCookie } from './cookie.ts';
+import { EntryReader, planSpan, SPAN_BYTES } from './entry-reader.ts';
+import { openLevelIndex } from './index/level-store.ts';
+import type { IndexStore } from './index/store.ts';
+import { type LedgerState, LedgerTable } from './ledger-table.ts';
+import { SegmentStore } from './segment-store.ts';
+import { MASTER_KEY_BYTES } from './segments/format.ts';
+import { Log, type LogRecord } from './segments/log.ts';
+
+/** Bounds of a bookie. Bytes, where not said otherwise. */
+export interface BookieOptions {
+  /** Size of a segment. 128 MiB. */
+  readonly segmentBytes?: number;
+  /** Entries that may wait to be stored; more are refused with QUEUE_FULL. 32,768. */
+  readonly maxPendingEntries?: number;
+  /** Their payloads together. 64 MiB. */
+  readonly maxPendingBytes?: number;
+  /** Memory for the index of sealed segments. 32 MiB. */
+  readonly indexCacheBytes?: number;
+  /** Memory for reading ahead. 16 MiB. */
+  readonly readAheadBytes?: number;
+  /** An idle log marks its last group committed after so many ms. 20. */
+  readonly markDelayMs?: number;
+}
+
+/** What a bookie is opened with. */
+export interface OpenBookie {
+  readonly environment: Environment;
+  /** Made where there is none. */
+  readonly folder: string;
+  readonly id: BookieId;
+  readonly options?: BookieOptions;
+  /** Where the index is: not given, a `level` in the folder, on the real file system. */
+  readonly openIndex?: () => Promise<IndexStore>;
+}
+
+const DEFAULTS: Required<BookieOptions> = {
+  segmentBytes: 134_217_728,
+  maxPendingEntries: 32_768,
+  maxPendingBytes: 67_108_864,
+  indexCacheBytes: 33_554_432,
+  readAheadBytes: 16_777_216,
+  markDelayMs: 20,
+};
+const GROUP_RECORDS = 4_096;
+const GROUP_BYTES = 8_388_608;
+const FILL_AHEAD_BYTES = 8_388_608;
+/** One step of reading ahead plans so many entries at most: it holds up the answer. */
+const READ_AHEAD_ENTRIES = 4_096;
+/** Fences go past a full queue, up to so many: what recovers a ledger must not starve. */
+const RESERVED_FENCES = 4_096;
+
+/**
+ * Opens a bookie, replaying what the log holds that is not sealed.
+ * @throws FOLDER_NOT_WRITABLE, FOLDER_IN_USE, FOLDER_VERSION, DATA_LOSS (segments without a cookie), INVALID_ARGUMENT (another
+ * bookie's folder), and what the disk throws.
+ */
+export async function openBookie(open: OpenBookie): Promise<Bookie> {
+  const { environment, folder, id } = open;
+  const options = { ...DEFAULTS, ...open.options };
+  const segments = `${folder}/segments`;
+  await makeFolder(environment, folder);
+  await checkCookie(environment, folder, id);
+  await makeFolder(environment, segments);
+  await makeFolder(environment, `${folder}/index`);
+  const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
+  try {
+    const table = new LedgerTable(index, options.indexCacheBytes);
+    const store = new SegmentStore(environment, segments, index, table, options);
+    const start = await store.open();
+    const logOptions = {
+      segmentBytes: options.segmentBytes,
+      group: { records: GROUP_RECORDS, bytes: GROUP_BYTES },
+      markDelayMs: options.markDelayMs,
+      fillAheadBytes: FILL_AHEAD_BYTES,
+    };
+    const host = {
+      createNext: async (highest: number) => await store.createNext(highest),
+      index: (segment: number, record: PendingRecord, offset: number) =>
+        table.apply(record.state, segment, record, offset),
+      seal: store.seal.bind(store),
+    };
+    const log = new Log<PendingRecord>(environment, logOptions, host, start.active, start);
+    const reader = new EntryReader(environment, segments, options.readAheadBytes);
+    return new StoreBookie({ environment, id, options, table, log, reader, index });
+  } catch (error) {
+    await index.close();
+    throw error;
+  }
+}
+
+async function makeFolder(environment: Environment, folder: string): Promise<void> {
+  try {
+    await environment.disk.makeFolder(folder);
+  } catch (error) {
+    const reason = error instanceof Error && 'code' in error ? String(error.code) : String(error);
+    throw new MagnetarError('FOLDER_NOT_WRITABLE', `${folder} cannot be written to: ${reason}`, { cause: error });
+  }
+}
+
+/** A record on its way to the log. */
+class PendingRecord implements LogRecord {
+  readonly type: 'entry' | 'fence';
+  readonly recovery: boolean;
+  readonly ledgerId: LedgerId;
+  readonly entryId: EntryId;
+  readonly lac: EntryId;
+  readonly length: number;
+  readonly digest: number;
+  readonly masterKey: Buffer;
+  readonly payloadBytes: number;
+  readonly payload: readonly Buffer[];
+  readonly state: LedgerState;
+  readonly #done: (error?: MagnetarError) => void;
+
+  constructor(state: LedgerState, entry: AppendEntry | FenceRecord, done: (error?: MagnetarError) => void) {
+    this.type = entry.entryId === NO_ENTRY ? 'fence' : 'entry';
+    this.recovery = entry.recovery;
+    this.ledgerId = state.id;
+    this.entryId = entry.entryId;
+    this.lac = entry.lac;
+    this.length = entry.length;
+    this.digest = entry.digest;
+    this.masterKey = entry.masterKey;
+    this.payloadBytes = entry.payloadBytes;
+    this.payload = entry.payload;
+    this.state = state;
+    this.#done = done;
+  }
+
+  settle(error: MagnetarError | undefined): void {
+    this.#done(error);
+  }
+}
+
+type FenceRecord = Omit<AppendEntry, 'ledgerId'>;
+
+function fenceRecord(masterKey: Buffer): FenceRecord {
+  return {
+    entryId: NO_ENTRY,
+    lac: NO_ENTRY,
+    length: 0,
+    digest: 0,
+    masterKey,
+    recovery: false,
+    payload: [],
+    payloadBytes: 0,
+  };
+}
+
+interface Parts {
+  readonly environment: Environment;
+  readonly id: BookieId;
+  readonly options: Required<BookieOptions>;
+  readonly table: LedgerTable;
+  readonly log: Log<PendingRecord>;
+  readonly reader: EntryReader;
+  readonly index: IndexStore;
+}
+
+class StoreBookie implements Bookie {
+  readonly id: BookieId;
+  readonly #environment: Environment;
+  readonly #options: Required<BookieOptions>;
+  readonly #table: LedgerTable;
+  readonly #log: Log<PendingRecord>;
+  readonly #reader: EntryReader;
+  readonly #index: IndexStore;
+  #reads = 0;
+  #readsDone: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: Parts) {
+    this.id = parts.id;
+    this.#environment = parts.environment;
+    this.#options = parts.options;
+    this.#table = parts.table;
+    this.#log = parts.log;
+    this.#reader = parts.reader;
+    this.#index = parts.index;
+  }
+
+  get available(): boolean {
+    return this.#closing === undefined && this.#log.failure === undefined;
+  }
+
+  append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
+    let state: LedgerState;
+    try {
+      state = this.#admit(entry);
+    } catch (error) {
+      const refusal = toMagnetarError(error);
+      this.#environment.clock.nextTurn(() => done(refusal));
+      return;
+    }
+    this.#table.hold(state, entry.masterKey);
+    this.#log.submit(new PendingRecord(state, entry, done));
+  }
+
+  /** The ledger that an entry goes to. From here to `hold` nothing waits: check and store are one decision (LP-10). */
+  #admit(entry: AppendEntry): LedgerState {
+    this.#requireRoom(entry.payloadBytes);
+    checkEntry(entry);
+    const state = this.#table.get(entry.ledgerId);
+    checkKey(state, entry.masterKey);
+    if (entry.recovery) return state;
+    if (state.fenced || state.fencing !== undefined) {
+      throw new MagnetarError('LEDGER_FENCED', `ledger ${state.id} is fenced on bookie ${this.id}`);
+    }
+    // "Not fenced" is a negative, too (LP-29): the fence may be what was lost.
+    if (this.#table.inLimbo(state)) throw this.#unknown(state, 'whether it is fenced');
+    return state;
+  }
+
+  #requireOpen(): void {
+    if (this.#closing !== undefined) throw new MagnetarError('ALREADY_CLOSED', `bookie ${this.id} is closed`);
+  }
+
+  #requireRoom(bytes: number): void {
+    this.#requireOpen();
+    if (this.#log.failure !== undefined) throw this.#log.failure;
+    const { maxPendingEntries, maxPendingBytes } = this.#options;
+    const { pendingRecords, pendingBytes } = this.#log;
+    if (pendingRecords < maxPendingEntries && (pendingBytes + bytes <= maxPendingBytes || pendingRecords === 0)) return;
+    const text = `bookie ${this.id} has ${pendingRecords} entries of ${pendingBytes} bytes waiting for its disk; allowed are`;
+    throw new MagnetarError('QUEUE_FULL', `${text} ${maxPendingEntries} entries of ${maxPendingBytes} bytes`);
+  }
+
+  #unknown(state: LedgerState, what: string): MagnetarError {
+    const text = `bookie ${this.id} lost records of ledger ${state.id} and cannot say ${what}`;
+    return new MagnetarError('ENTRY_UNKNOWN', text);
+  }
+
+  /** Fences a ledger, known or not; resolves when that is durable (LP-11). */
+  async #fence(ledgerId: LedgerId, masterKey: Buffer): Promise<void> {
+    if (this.#log.failure !== undefined) throw this.#log.failure;
+    checkKeyLength(masterKey);
+    const state = this.#table.get(ledgerId);
+    checkKey(state, masterKey);
+    if (state.fenced) return;
+    if (state.fencing === undefined) {
+      if (this.#log.pendingRecords >= this.#options.maxPendingEntries + RESERVED_FENCES) this.#requireRoom(0);
+      this.#table.hold(state, masterKey);
+      state.fencing = new Promise((resolve, reject) => {
+        const record = new PendingRecord(state, fenceRecord(masterKey), (error) => {
+          state.fencing = undefined;
+          if (error === undefined) resolve();
+          else reject(error);
+        });
+        this.#log.submit(record);
+      });
+    }
+    await state.fencing;
+  }
+
+  async read(request: ReadEntries): Promise<readonly StoredEntry[]> {
+    return await this.#reading(async () => {
+      if (!(request.maxEntries >= 1)) {
+        throw new MagnetarError('INVALID_ARGUMENT', `maxEntries is ${request.maxEntries}; it must be at least 1`);
+      }
+      if (request.fence !== undefined) await this.#fence(request.ledgerId, request.fence.masterKey);
+      return await this.#readEntries(request);
+    });
+  }
+
+  async #readEntries(request: ReadEntries): Promise<StoredEntry[]> {
+    const { ledgerId, firstEntryId, maxEntries, maxBytes } = request;
+    const entries: StoredEntry[] = [];
+    let [next, left] = [firstEntryId as number, maxBytes];
+    while (entries.length < maxEntries) {
+      try {
+        const state = this.#table.get(ledgerId);
+        const limits = { entries: maxEntries - entries.length, payloadBytes: left };
+        const span = planSpan((id) => this.#table.locate(state, id), next as EntryId, limits);
+        const firstBytes = span?.entries[0]?.location.payloadBytes ?? 0;
+        if (entries.length > 0 && (span === undefined || firstBytes > left)) break;
+        if (span === undefined) throw this.#negative(state, firstEntryId);
+        for (const entry of await this.#reader.read(ledgerId, span)) {
+          entries.push(entry);
+          left -= entry.payload.length;
+          next++;
+        }
+      } catch (error) {
+        if (entries.length === 0) throw error;
+        break; // The answer ends before an entry that is not good; who asks for that one gets the error.
+      }
+    }
+    this.#readAhead(this.#table.get(ledgerId), firstEntryId, next as EntryId);
+    return entries;
+  }
+
+  /** Only where the bookie knows for certain that it never stored an entry does it say so (LP-12, LP-29). */
+  #negative(state: LedgerState, id: EntryId): MagnetarError {
+    if (this.#table.inLimbo(state)) return this.#unknown(state, `whether it had entry ${id}`);
+    if (state.masterKey === undefined) return this.#noSuchLedger(state.id);
+    return new MagnetarError('NO_SUCH_ENTRY', `bookie ${this.id} has no entry ${id} of ledger ${state.id}`);
+  }
+
+  #noSuchLedger(ledgerId: LedgerId): MagnetarError {
+    return new MagnetarError('NO_SUCH_LEDGER', `bookie ${this.id} has nothing of ledger ${ledgerId}`);
+  }
+
+  #readAhead(state: LedgerState, first: EntryId, next: EntryId): void {
+    const sequential = state.readNext === first;
+    state.readNext = next;
+    if (!sequential) return;
+    const limits = { entries: READ_AHEAD_ENTRIES, payloadBytes: SPAN_BYTES };
+    try {
+      const span = planSpan((id) => this.#table.locate(state, id), next, limits);
+      if (span !== undefined && span.end - span.start <= SPAN_BYTES) this.#reader.prefetch(state.id, span);
+    } catch {
+      // A damaged index: whoever asks for these entries gets the error.
+    }
+  }
+
+  async readLac(request: ReadLac): Promise<LacResult> {
+    return await this.#reading(async () => {
+      const { ledgerId, fence } = request;
+      if (fence !== undefined) await this.#fence(ledgerId, fence.masterKey);
+      const state = this.#table.get(ledgerId);
+      if (this.#table.inLimbo(state)) throw this.#unknown(state, 'its last-add-confirmed');
+      if (state.masterKey === undefined || (state.lastEntryId === NO_ENTRY && !state.fenced && state.pending > 0)) {
+        throw this.#noSuchLedger(ledgerId);
+      }
+      return { lac: state.lac, lastEntryId: state.lastEntryId };
+    });
+  }
+
+  /** Runs a read; `close` waits for it. */
+  async #reading<Result>(work: () => Promise<Result>): Promise<Result> {
+    this.#requireOpen();
+    this.#reads++;
+    try {
+      return await work();
+    } catch (error) {
+      throw hasCode(error) ? error : toMagnetarError(error);
+    } finally {
+      this.#reads--;
+      if (this.#reads === 0) this.#readsDone?.();
+    }
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await Promise.resolve(); // Lets `#closing` be set, so that nothing new is taken.
+    await this.#log.close();
+    if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));
+    await this.#reader.close();
+    await this.#index.close();
+  }
+}
+
+function checkKeyLength(masterKey: Buffer): void {
+  if (masterKey.length === MASTER_KEY_BYTES) return;
+  throw new MagnetarError(
+    'INVALID_ARGUMENT',
+    `a master key has ${masterKey.length} bytes; it must have ${MASTER_KEY_BYTES}`,
+  );
+}
+
+function checkKey(state: LedgerState, masterKey: Buffer): void {
+  if (state.masterKey === undefined || state.masterKey.equals(masterKey)) return;
+  throw new MagnetarError('BAD_MASTER_KEY', `the master key given is not that of ledger ${state.id}`);
+}
+
+/** Whatever is damaged or makes no sense is refused on arrival, never stored. */
+function checkEntry(entry: AppendEntry): void {
+  const { ledgerId, entryId, lac, length, payload, payloadBytes } = entry;
+  checkKeyLength(entry.masterKey);
+  if (!(ledgerId >= 0 && entryId >= 0 && lac >= NO_ENTRY && lac < entryId && length >= 0)) {
+    const text = `ledger ${ledgerId}, entry ${entryId}, last-add-confirmed ${lac}, length ${length}`;
+    throw new MagnetarError('INVALID_ARGUMENT', `${text}: the last-add-confirmed must lie from -1 to below the entry`);
+  }
+  let bytes = 0;
+  for (const piece of payload) bytes += piece.length;
+  if (bytes !== payloadBytes) {
+    throw new MagnetarError('INVALID_ARGUMENT', `payloadBytes is ${payloadBytes}; the pieces have ${bytes}`);
+  }
+  if (bytes > MAX_FRAME_BYTES) {
+    throw new MagnetarError('MESSAGE_TOO_LARGE', `an entry has ${bytes} bytes; at most ${MAX_FRAME_BYTES} are allowed`);
+  }
+  if (entryDigest({ ledgerId, entryId, lac, length, payload }) !== entry.digest) {
+    throw new MagnetarError('CHECKSUM_MISMATCH', `entry ${entryId} of ledger ${ledgerId} was damaged on its way`);
+  }
+}

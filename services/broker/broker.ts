@@ -1,0 +1,175 @@
+/**
+ * The broker role: topics over ledgers, for apps, over gRPC. Nothing of it is on a disk of its own.
+ */
+import type { Server } from '@grpc/grpc-js';
+
+import { MagnetarError } from '../lib/errors.ts';
+import { millis } from '../lib/ids.ts';
+import type { Ledgers } from '../ledger/ledgers.ts';
+import type { MetadataStore } from '../metadata/store.ts';
+import { ByteBudget } from '../runtime/byte-budget.ts';
+import { delay } from '../runtime/clock.ts';
+import type { Environment } from '../runtime/environment.ts';
+import { backoff } from '../runtime/random.ts';
+import { type BrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
+import { acquireOwnership, type Ownership } from './ownership/ownership.ts';
+import { Sessions } from './server/sessions.ts';
+import { EntryCache } from './topic/entry-cache.ts';
+import { Topics } from './topic/topics.ts';
+
+/** A broker that runs. */
+export interface Broker {
+  /** Offers its service on a gRPC server, before that is bound. */
+  addTo(server: Server): void;
+  /** True while it holds its lease and serves. */
+  readonly ready: boolean;
+  /**
+   * Takes nothing more in, answers what is under way, closes its topics, gives up its ownership: each within the time that
+   * the options allow for closing. Does not close the store and the ledgers. Idempotent; never rejects.
+   */
+  close(): Promise<void>;
+}
+
+/** What of the options is not to be as usual. */
+export type BrokerSettings = Partial<Omit<BrokerOptions, 'ledger'>> & { readonly ledger?: Partial<LedgerOptions> };
+
+/** What a broker works with. */
+export interface BrokerDependencies {
+  readonly environment: Environment;
+  readonly store: MetadataStore;
+  readonly ledgers: Ledgers;
+  readonly options?: BrokerSettings;
+}
+
+const REGISTER_FIRST_MS: number = 100;
+const REGISTER_HIGHEST_MS: number = 5_000;
+
+class RunningBroker implements Broker {
+  readonly #dependencies: BrokerDependencies;
+  readonly #options: BrokerOptions;
+  readonly #cache: EntryCache;
+  readonly #sessions: Sessions;
+  readonly #stopping = new AbortController();
+  #ownership: Ownership;
+  #topics: Topics;
+  #numbers = 0;
+  readonly #keeping: Promise<void>;
+  #closing: Promise<void> | undefined;
+
+  constructor(dependencies: BrokerDependencies, options: BrokerOptions, ownership: Ownership) {
+    this.#dependencies = dependencies;
+    this.#options = options;
+    this.#cache = new EntryCache(options.cacheBytes);
+    this.#ownership = ownership;
+    this.#topics = this.#newTopics(ownership);
+    const { clock, logger } = dependencies.environment;
+    const topics = (): Topics => this.#topics;
+    const shared = { clock, logger, options, topics };
+    const totalBytes = options.publishBudgetBytes;
+    const budget = new ByteBudget({ totalBytes, reserves: { publish: 0 }, waiters: 100_000 });
+    this.#sessions = new Sessions(shared, budget);
+    this.#keeping = this.#keepOwnership();
+  }
+
+  get ready(): boolean {
+    return this.#closing === undefined && this.#ownership.held;
+  }
+
+  addTo(server: Server): void {
+    this.#sessions.addTo(server);
+  }
+
+  async close(): Promise<void> {
+    this.#closing ??= this.#close();
+    await this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    const { clock, logger } = this.#dependencies.environment;
+    const reason = new MagnetarError('UNAVAILABLE', 'the broker is stopping');
+    this.#stopping.abort(reason);
+    const late = clock.after(this.#options.closeMs, () => this.#sessions.failAll(reason));
+    await this.#sessions.stop(reason);
+    late.cancel();
+    await this.#keeping;
+    await this.#topics.close();
+    try {
+      await this.#ownership.release();
+    } catch (error) {
+      logger.warn('the lease was not given up; it will expire', { error });
+    }
+  }
+
+  #newTopics(ownership: Ownership): Topics {
+    const { environment, store, ledgers } = this.#dependencies;
+    const nextNumber = (): number => this.#numbers++;
+    return new Topics({
+      environment,
+      store,
+      ledgers,
+      ownership,
+      cache: this.#cache,
+      options: this.#options,
+      nextNumber,
+    });
+  }
+
+  /** When the lease is lost, every topic ends, and the broker registers anew, under a new epoch. */
+  async #keepOwnership(): Promise<void> {
+    const { signal } = this.#stopping;
+    const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+    while (!signal.aborted) {
+      await Promise.race([this.#ownership.lost, stopped]);
+      if (signal.aborted) return;
+      this.#dependencies.environment.logger.warn('the lease is lost; topics are closed until there is a new one');
+      const topics = this.#topics;
+      topics.failAll(new MagnetarError('NOT_OWNER', 'the broker has lost its lease'));
+      await topics.close();
+      const ownership = await this.#register(signal);
+      if (ownership === undefined) return;
+      this.#ownership = ownership;
+      this.#topics = this.#newTopics(ownership);
+    }
+  }
+
+  async #register(signal: AbortSignal): Promise<Ownership | undefined> {
+    const { environment, store } = this.#dependencies;
+    const { clock, random, logger } = environment;
+    const { brokerId, leaseTtlMs } = this.#options;
+    for (let attempt = 0; !signal.aborted; attempt++) {
+      try {
+        const ownership = await acquireOwnership({ store, clock, brokerId, leaseTtl: millis(leaseTtlMs) });
+        if (!signal.aborted) return ownership;
+        await ownership.release();
+      } catch (error) {
+        logger.warn('the broker cannot register', { error });
+        await delay(clock, backoff(random, attempt, REGISTER_FIRST_MS, REGISTER_HIGHEST_MS), signal).catch(
+          () => undefined,
+        );
+      }
+    }
+    return undefined;
+  }
+}
+
+/**
+ * Starts a broker: registers it, so that it owns the topics. Tenants and namespaces have to be there.
+ *
+ * @throws METADATA_CONFLICT, and whatever the metadata store throws.
+ */
+export async function startBroker(dependencies: BrokerDependencies): Promise<Broker> {
+  const { environment, store } = dependencies;
+  const settings = dependencies.options ?? {};
+  const options: BrokerOptions = {
+    ...defaultBrokerOptions,
+    ...settings,
+    ledger: { ...defaultBrokerOptions.ledger, ...settings.ledger },
+  };
+  const ownership = await acquireOwnership({
+    store,
+    clock: environment.clock,
+    brokerId: options.brokerId,
+    leaseTtl: millis(options.leaseTtlMs),
+  });
+  return new RunningBroker(dependencies, options, ownership);
+}

@@ -1,0 +1,297 @@
+/** The consume stream of one connection. */
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+
+import { Deque } from '../../lib/collections/deque.ts';
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import { consumeRequest } from '../../wire/consume-codec.ts';
+import type {
+  Ack,
+  CloseConsumer,
+  ConsumeRequest,
+  ConsumeResponse,
+  Delivery,
+  Flow,
+  Seek,
+  Subscribe,
+} from '../../wire/frames.ts';
+import { toWireError } from '../../wire/status.ts';
+import { parseTopicName } from '../protocol/topic-name.ts';
+import type { LogEntry } from '../topic/log-entry.ts';
+import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
+import { ConsumerSession } from './consumer-session.ts';
+import type { SessionDependencies } from './publish-session.ts';
+import { serverHello, SessionStream } from './session-stream.ts';
+
+const NO_SKIP: Buffer = Buffer.alloc(0);
+/** What a delivery takes besides its block, about. */
+const DELIVERY_BYTES: number = 64;
+
+export class ConsumeSession {
+  readonly #dependencies: SessionDependencies;
+  readonly #stream: SessionStream<ConsumeItem, ConsumeResponse>;
+  readonly #consumers: Map<number, ConsumerSession> = new Map();
+  /** Consumers that have ended: what was sent to them before the client knew of it is passed over. */
+  readonly #ended: Set<number> = new Set();
+  /** Reads that wait until the client has taken what it was sent. */
+  readonly #reads: Deque<() => void> = new Deque();
+  #ackCredit: number;
+  #acksBack = 0;
+  #creditQueued = false;
+  /** Set when nothing more is taken in: how the stream ends once everything is answered. */
+  #ending: { readonly error: MagnetarError | undefined } | undefined;
+  readonly #onGone: (session: ConsumeSession) => void;
+
+  constructor(
+    call: ServerDuplexStream<Buffer, ConsumeResponse>,
+    dependencies: SessionDependencies,
+    onGone: (session: ConsumeSession) => void,
+  ) {
+    const { options, clock, logger } = dependencies;
+    this.#dependencies = dependencies;
+    this.#ackCredit = options.ackWindowItems;
+    this.#onGone = onGone;
+    this.#stream = new SessionStream(
+      call,
+      { clock, logger, handshakeMs: options.handshakeMs },
+      {
+        toFrame: (items) => toConsumeResponse(items, this.#takeCredit()),
+        hello: (hello) => ({ hello: serverHello(hello, options, { items: options.ackWindowItems, bytes: 0 }) }),
+        frame: (bytes) => this.#onFrame(consumeRequest.decode(bytes)),
+        halfClosed: () => {
+          this.#ending ??= { error: undefined };
+          this.#endWhenDone();
+        },
+        gone: () => this.#gone(),
+        drained: () => this.#runReads(),
+      },
+    );
+  }
+
+  /** Acks, seeks and openings that are not answered. */
+  get underWay(): number {
+    let count = 0;
+    for (const consumer of this.#consumers.values()) count += consumer.underWay;
+    return count;
+  }
+
+  /** Takes nothing more in, answers what is under way, and ends the stream with this error. */
+  stop(error: MagnetarError): void {
+    this.#ending = { error };
+    this.#stream.pause();
+    this.#endWhenDone();
+  }
+
+  /** Ends the stream with this error, now. */
+  fail(error: MagnetarError): void {
+    this.#stream.fail(error);
+  }
+
+  /** The fields of a frame in the order of their numbers. */
+  #onFrame(frame: ConsumeRequest): void {
+    this.#stream.greet(frame.hello);
+    for (const subscribe of frame.subscribes ?? []) this.#subscribe(subscribe);
+    for (const flow of frame.flows ?? []) this.#flow(flow);
+    for (const ack of frame.acks ?? []) this.#ack(ack);
+    for (const seek of frame.seeks ?? []) this.#seek(seek);
+    for (const close of frame.closes ?? []) this.#close(close);
+  }
+
+  #subscribe(subscribe: Subscribe): void {
+    const number = subscribe.consumer;
+    if (this.#consumers.has(number)) throw violation(`Subscribe names consumer ${number}, which is in use`);
+    const { maxPerStream } = this.#dependencies.options;
+    if (this.#consumers.size >= maxPerStream) {
+      const text = `a stream may have ${maxPerStream} consumers; open another stream`;
+      this.#refuse(number, new MagnetarError('QUEUE_FULL', text));
+      return;
+    }
+    this.#ended.delete(number);
+    const session = new ConsumerSession(this.#dependencies.clock, {
+      ackReceipt: (ackId, error) => {
+        const receipt = { consumer: number, ackId };
+        this.#stream.push({
+          kind: 'ackReceipt',
+          receipt: error === undefined ? receipt : { ...receipt, error: toWireError(error) },
+        });
+      },
+      ackDone: () => this.#ackDone(),
+      seekDone: (seekId, result) => this.#seekDone(number, seekId, result),
+      closed: (error) => this.#closed(number, error),
+    });
+    this.#consumers.set(number, session);
+    void this.#attach(session, subscribe);
+  }
+
+  async #attach(session: ConsumerSession, subscribe: Subscribe): Promise<void> {
+    const { consumer: number, subscription, type, start, name } = subscribe;
+    try {
+      const topic = await this.#dependencies.topics().open(parseTopicName(subscribe.topic));
+      if (session.gone) return;
+      const instance = Buffer.from(subscribe.instance); // the frame that it is a view of may be large
+      const sink = {
+        whenRoom: (read: () => void) => this.#whenRoom(read),
+        deliver: (entry: LogEntry, skip: Buffer | undefined, times: number) =>
+          this.#deliver(number, entry, skip, times),
+        caughtUp: (index: MessageIndex) =>
+          this.#stream.push({ kind: 'caughtUp', caughtUp: { consumer: number, index } }),
+        closed: (error: MagnetarError) => session.end(error),
+      };
+      const consumer = await topic.consumers.attach({ subscription, type, start, name, instance, sink });
+      if (session.gone) {
+        consumer.detach();
+        return;
+      }
+      this.#stream.push({
+        kind: 'subscribed',
+        subscribed: {
+          consumer: number,
+          name: consumer.name,
+          nextIndex: consumer.nextIndex,
+          endIndex: topic.reader.endIndex,
+        },
+      });
+      session.opened(consumer);
+    } catch (error) {
+      if (session.gone) return;
+      session.drop();
+      this.#consumers.delete(number);
+      this.#refuse(number, toMagnetarError(error));
+    }
+    this.#endWhenDone();
+  }
+
+  #refuse(number: number, error: MagnetarError): void {
+    this.#markEnded(number);
+    const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex };
+    this.#stream.push({ kind: 'subscribed', subscribed: { consumer: number, error: toWireError(error), ...nowhere } });
+  }
+
+  #flow(flow: Flow): void {
+    this.#session(flow.consumer, 'Flow')?.flow(flow.messages, flow.bytes);
+  }
+
+  #ack(ack: Ack): void {
+    this.#ackCredit--;
+    if (this.#ackCredit < 0) {
+      const { ackWindowItems } = this.#dependencies.options;
+      throw new MagnetarError(
+        'CREDIT_EXCEEDED',
+        `an Ack came without credit; at most ${ackWindowItems} may be under way`,
+      );
+    }
+    const session = this.#session(ack.consumer, 'Ack');
+    if (session === undefined) this.#ackDone();
+    else session.ack(ack);
+  }
+
+  #seek(seek: Seek): void {
+    this.#session(seek.consumer, 'Seek')?.seek(seek.seekId, seek.to);
+  }
+
+  #close(close: CloseConsumer): void {
+    this.#session(close.consumer, 'CloseConsumer')?.close(close.unsubscribe);
+  }
+
+  /** The consumer of a number; undefined when it has just ended from this side. @throws PROTOCOL_VIOLATION */
+  #session(number: number, what: string): ConsumerSession | undefined {
+    const session = this.#consumers.get(number);
+    if (session === undefined && !this.#ended.has(number)) {
+      throw violation(`${what} names consumer ${number}, which is not open`);
+    }
+    return session;
+  }
+
+  #deliver(number: number, entry: LogEntry, skip: Buffer | undefined, redeliveries: number): void {
+    const delivery: Delivery = {
+      consumer: number,
+      ledgerId: entry.ledgerId,
+      entryId: entry.entryId,
+      index: entry.index,
+      appendTime: entry.appendTime,
+      crc32c: entry.blockCrc32c,
+      skip: skip ?? NO_SKIP,
+      block: entry.block,
+      redeliveries,
+    };
+    this.#stream.push({ kind: 'delivery', delivery }, entry.block.length + DELIVERY_BYTES);
+  }
+
+  #whenRoom(read: () => void): void {
+    if (this.#reads.length === 0 && this.#hasRoom()) read();
+    else this.#reads.push(read);
+  }
+
+  #hasRoom(): boolean {
+    return !this.#stream.blocked && this.#stream.queuedBytes < this.#dependencies.options.deliveryBufferBytes;
+  }
+
+  #runReads(): void {
+    // A read that is done at once delivers at once, and may ask for the next, which then waits behind the others.
+    for (let left = this.#reads.length; left > 0 && this.#hasRoom(); left--) this.#reads.shift()?.();
+    if (this.#reads.length > 0 && this.#hasRoom()) this.#dependencies.clock.nextTurn(() => this.#runReads());
+  }
+
+  #ackDone(): void {
+    this.#acksBack++;
+    if (!this.#creditQueued) {
+      this.#creditQueued = true;
+      this.#stream.push({ kind: 'credit' });
+    }
+    if (this.#ending !== undefined) this.#dependencies.clock.nextTurn(() => this.#endWhenDone());
+  }
+
+  #takeCredit(): number {
+    const back = this.#acksBack;
+    this.#creditQueued = false;
+    this.#acksBack = 0;
+    this.#ackCredit += back;
+    return back;
+  }
+
+  #seekDone(number: number, seekId: number, result: MessageIndex | MagnetarError): void {
+    const base = { consumer: number, seekId };
+    this.#stream.push({
+      kind: 'seekDone',
+      seekDone:
+        result instanceof MagnetarError
+          ? { ...base, error: toWireError(result), nextIndex: 0 as MessageIndex }
+          : { ...base, nextIndex: result },
+    });
+    this.#endWhenDone();
+  }
+
+  #closed(number: number, error: MagnetarError | undefined): void {
+    this.#consumers.delete(number);
+    this.#markEnded(number);
+    const closed = error === undefined ? { consumer: number } : { consumer: number, error: toWireError(error) };
+    this.#stream.push({ kind: 'closed', closed });
+    this.#endWhenDone();
+  }
+
+  /** Remembers numbers that the client may still use; the oldest ones go when there are too many. */
+  #markEnded(number: number): void {
+    this.#ended.add(number);
+    for (const oldest of this.#ended) {
+      if (this.#ended.size <= this.#dependencies.options.maxPerStream) break;
+      this.#ended.delete(oldest);
+    }
+  }
+
+  #endWhenDone(): void {
+    if (this.#ending === undefined || !this.#stream.open || this.underWay > 0) return;
+    if (this.#ending.error === undefined) this.#stream.end();
+    else this.#stream.fail(this.#ending.error);
+  }
+
+  #gone(): void {
+    this.#reads.clear();
+    for (const consumer of this.#consumers.values()) consumer.drop();
+    this.#consumers.clear();
+    this.#onGone(this);
+  }
+}
+
+function violation(text: string): MagnetarError {
+  return new MagnetarError('PROTOCOL_VIOLATION', text);
+}

@@ -1,0 +1,173 @@
+/**
+ * One consumer of a consume stream: what comes for it while it is being opened waits, receipts of its acks are
+ * cumulative, seeks and the close are answered in order.
+ */
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Ack, Position } from '../../wire/frames.ts';
+import type { TopicConsumer } from '../topic/consumer.ts';
+
+/** What a consumer tells its stream. */
+export interface ConsumerEvents {
+  /** Without an error: every Ack up to this id is durable, those refused before excepted. */
+  ackReceipt(ackId: number, error: MagnetarError | undefined): void;
+  /** An Ack is over: its credit is free again. */
+  ackDone(): void;
+  seekDone(seekId: number, result: MessageIndex | MagnetarError): void;
+  /** It is closed as the client asked, or because of an error. Nothing comes after this. */
+  closed(error: MagnetarError | undefined): void;
+}
+
+/** Seeks that may be under way. */
+const SEEKS: number = 100;
+
+export class ConsumerSession {
+  readonly #clock: Clock;
+  readonly #events: ConsumerEvents;
+  #consumer: TopicConsumer | undefined;
+  /** What came before the consumer was open; bounded by the credit for acks, and by SEEKS. */
+  #waiting: ((consumer: TopicConsumer) => void)[] = [];
+  #earlyMessages = 0;
+  #earlyBytes = 0;
+  #acksUnderWay = 0;
+  #seeksUnderWay = 0;
+  /** The highest ack id that is durable, and the highest that the client was told. */
+  #durableAckId = 0;
+  #toldAckId = 0;
+  #receiptScheduled = false;
+  #close: { readonly unsubscribe: boolean } | undefined;
+  #closing = false;
+  #gone = false;
+
+  constructor(clock: Clock, events: ConsumerEvents) {
+    this.#clock = clock;
+    this.#events = events;
+  }
+
+  /** What is not answered: the opening, acks, seeks, the close. */
+  get underWay(): number {
+    const open = this.#consumer === undefined ? 1 : 0;
+    const receipts = this.#durableAckId > this.#toldAckId ? 1 : 0;
+    return open + receipts + this.#acksUnderWay + this.#seeksUnderWay + (this.#close === undefined ? 0 : 1);
+  }
+
+  get gone(): boolean {
+    return this.#gone;
+  }
+
+  /** The topic has let it in. */
+  opened(consumer: TopicConsumer): void {
+    this.#consumer = consumer;
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    consumer.start();
+    if (this.#earlyMessages + this.#earlyBytes > 0) consumer.flow(this.#earlyMessages, this.#earlyBytes);
+    for (const action of waiting) action(consumer);
+    this.#closeWhenDone();
+  }
+
+  flow(messages: number, bytes: number): void {
+    if (this.#consumer !== undefined) this.#consumer.flow(messages, bytes);
+    this.#earlyMessages += messages;
+    this.#earlyBytes += bytes;
+  }
+
+  ack(ack: Ack): void {
+    this.#acksUnderWay++;
+    this.#do((consumer) => {
+      consumer.acknowledge(ack.below, ack.ranges, (error) => {
+        this.#acksUnderWay--;
+        if (!this.#gone && ack.ackId > 0) this.#settled(ack.ackId, error);
+        this.#events.ackDone();
+        this.#closeWhenDone();
+      });
+    });
+  }
+
+  seek(seekId: number, to: Position): void {
+    if (this.#seeksUnderWay >= SEEKS) {
+      const error = new MagnetarError(
+        'QUEUE_FULL',
+        `${SEEKS} seeks of one consumer are under way, which is the most that may`,
+      );
+      this.#events.seekDone(seekId, error);
+      return;
+    }
+    this.#seeksUnderWay++;
+    this.#do((consumer) => {
+      const answer = (result: MessageIndex | MagnetarError): void => {
+        this.#seeksUnderWay--;
+        if (!this.#gone) this.#events.seekDone(seekId, result);
+        this.#closeWhenDone();
+      };
+      consumer.seek(to).then(answer, (error: unknown) => answer(toMagnetarError(error)));
+    });
+  }
+
+  /** The client closes it: once everything is answered. @throws PROTOCOL_VIOLATION when it comes twice */
+  close(unsubscribe: boolean): void {
+    if (this.#close !== undefined) throw new MagnetarError('PROTOCOL_VIOLATION', 'a consumer is closed twice');
+    this.#close = { unsubscribe };
+    this.#closeWhenDone();
+  }
+
+  /** It ends now. */
+  end(error: MagnetarError | undefined): void {
+    if (this.#gone) return;
+    this.#tellReceipt();
+    this.drop();
+    this.#events.closed(error);
+  }
+
+  /** It ends now, and the stream is not told. */
+  drop(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#waiting = [];
+    if (this.#consumer === undefined) for (let n = this.#acksUnderWay; n > 0; n--) this.#events.ackDone();
+    else this.#consumer.detach();
+  }
+
+  #do(action: (consumer: TopicConsumer) => void): void {
+    if (this.#consumer === undefined) this.#waiting.push(action);
+    else action(this.#consumer);
+  }
+
+  #settled(ackId: number, error: MagnetarError | undefined): void {
+    if (error !== undefined) {
+      this.#events.ackReceipt(ackId, error);
+      return;
+    }
+    this.#durableAckId = Math.max(this.#durableAckId, ackId);
+    if (this.#receiptScheduled) return;
+    this.#receiptScheduled = true;
+    this.#clock.nextTurn(() => {
+      this.#receiptScheduled = false;
+      this.#tellReceipt();
+      this.#closeWhenDone();
+    });
+  }
+
+  #tellReceipt(): void {
+    if (this.#gone || this.#durableAckId <= this.#toldAckId) return;
+    this.#toldAckId = this.#durableAckId;
+    this.#events.ackReceipt(this.#durableAckId, undefined);
+  }
+
+  #closeWhenDone(): void {
+    const close = this.#close;
+    if (close === undefined || this.#closing || this.#gone || this.underWay > 1) return;
+    this.#closing = true;
+    const consumer = this.#consumer;
+    if (consumer === undefined || !close.unsubscribe) {
+      this.end(undefined);
+      return;
+    }
+    consumer.detach();
+    consumer.unsubscribe().then(
+      () => this.end(undefined),
+      (error: unknown) => this.end(toMagnetarError(error)),
+    );
+  }
+}

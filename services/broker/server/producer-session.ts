@@ -1,0 +1,122 @@
+/**
+ * One producer of a publish stream: batches wait while it is being opened, receipts go out in the order of the batches,
+ * and after a batch that failed the later ones are refused until it is opened again.
+ */
+import { Deque } from '../../lib/collections/deque.ts';
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import { decodeBlock } from '../../wire/block.ts';
+import type { PublishBatch } from '../../wire/frames.ts';
+import { isOfBatchAlone, type PublishResult, refused, type TopicProducer } from '../topic/publisher.ts';
+
+/** What a producer tells its stream. */
+export interface ProducerEvents {
+  /** A batch is answered; in order. */
+  receipt(result: PublishResult): void;
+  /** A batch has left: its bytes and its credit are free again. After its receipt, if there is one. */
+  released(bytes: number): void;
+  /** It is closed as the client asked, or because of an error. Nothing comes after this. */
+  closed(error: MagnetarError | undefined): void;
+  /** A block cannot be read. */
+  violation(error: MagnetarError): void;
+}
+
+/** A batch that was not answered yet. */
+interface Ticket {
+  readonly bytes: number;
+  result: PublishResult | undefined;
+}
+
+export class ProducerSession {
+  readonly #events: ProducerEvents;
+  #producer: TopicProducer | undefined;
+  /** Batches that came before the producer was open. */
+  readonly #waiting: Deque<PublishBatch> = new Deque();
+  readonly #tickets: Deque<Ticket> = new Deque();
+  #aborted = false;
+  #closeAsked = false;
+  #gone = false;
+
+  constructor(events: ProducerEvents) {
+    this.#events = events;
+  }
+
+  /** Batches, and the opening itself, that are not answered. */
+  get underWay(): number {
+    return this.#waiting.length + this.#tickets.length + (this.#producer === undefined ? 1 : 0);
+  }
+
+  get gone(): boolean {
+    return this.#gone;
+  }
+
+  /** The topic has granted it. */
+  opened(producer: TopicProducer): void {
+    this.#producer = producer;
+    for (let batch = this.#waiting.shift(); batch !== undefined && !this.#gone; batch = this.#waiting.shift()) {
+      this.#submit(producer, batch);
+    }
+    this.#closeWhenDone();
+  }
+
+  /** @throws PROTOCOL_VIOLATION after CloseProducer */
+  publish(batch: PublishBatch): void {
+    if (this.#closeAsked) throw new MagnetarError('PROTOCOL_VIOLATION', 'a batch came for a producer after its close');
+    if (this.#producer === undefined) this.#waiting.push(batch);
+    else this.#submit(this.#producer, batch);
+  }
+
+  /** The client closes it: once everything is answered. */
+  close(): void {
+    this.#closeAsked = true;
+    this.#closeWhenDone();
+  }
+
+  /** It ends now. Batches that are not answered stay so; they may be stored. */
+  end(error: MagnetarError | undefined): void {
+    if (this.#gone) return;
+    this.drop();
+    this.#events.closed(error);
+  }
+
+  /** It ends now, and the stream is not told. */
+  drop(): void {
+    if (this.#gone) return;
+    this.#gone = true;
+    this.#producer?.detach();
+    for (let batch = this.#waiting.shift(); batch !== undefined; batch = this.#waiting.shift()) {
+      this.#events.released(batch.block.length);
+    }
+  }
+
+  #submit(producer: TopicProducer, batch: PublishBatch): void {
+    const ticket: Ticket = { bytes: batch.block.length, result: undefined };
+    this.#tickets.push(ticket);
+    try {
+      if (this.#aborted) this.#settle(ticket, abortedResult(producer, batch));
+      else producer.publish(batch, (result) => this.#settle(ticket, result));
+    } catch (error) {
+      this.#events.released(ticket.bytes); // nobody will settle it
+      this.#events.violation(toMagnetarError(error));
+    }
+  }
+
+  #settle(ticket: Ticket, result: PublishResult): void {
+    ticket.result = result;
+    if (result.error !== undefined && !isOfBatchAlone(result.error)) this.#aborted = true;
+    for (let first = this.#tickets.peek(); first?.result !== undefined; first = this.#tickets.peek()) {
+      this.#tickets.shift();
+      if (!this.#gone) this.#events.receipt(first.result);
+      this.#events.released(first.bytes);
+    }
+    this.#closeWhenDone();
+  }
+
+  #closeWhenDone(): void {
+    if (this.#closeAsked && !this.#gone && this.underWay === 0) this.end(undefined);
+  }
+}
+
+function abortedResult(producer: TopicProducer, batch: PublishBatch): PublishResult {
+  const text = `a batch before this one of producer "${producer.name}" was not stored; open the producer again`;
+  return refused(decodeBlock(batch.block).lastSequenceId, new MagnetarError('BATCH_ABORTED', text));
+}

@@ -1,0 +1,331 @@
+/** The publish stream of one connection. */
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+
+import { Deque } from '../../lib/collections/deque.ts';
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import type { ByteBudget } from '../../runtime/byte-budget.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import type { Logger } from '../../runtime/logger.ts';
+import type {
+  OpenProducer,
+  ProducerClosed,
+  ProducerOpened,
+  PublishBatch,
+  PublishRequest,
+  PublishResponse,
+  Receipt,
+} from '../../wire/frames.ts';
+import { publishRequest } from '../../wire/publish-codec.ts';
+import { toWireError } from '../../wire/status.ts';
+import type { BrokerOptions } from '../options.ts';
+import { parseTopicName } from '../protocol/topic-name.ts';
+import { PRODUCER_EPOCH, type PublishResult } from '../topic/publisher.ts';
+import type { Topics } from '../topic/topics.ts';
+import { ProducerSession } from './producer-session.ts';
+import { serverHello, SessionStream } from './session-stream.ts';
+
+/** The process-wide budget of batches that were taken in and are not answered. */
+export type PublishBudget = ByteBudget<'publish'>;
+
+/** What sessions share. */
+export interface SessionDependencies {
+  readonly clock: Clock;
+  readonly logger: Logger;
+  readonly options: BrokerOptions;
+  /** The topics as they are now: others after the lease was lost. */
+  readonly topics: () => Topics;
+}
+
+/** Something to say; a credit alone has nothing in it. */
+type Item =
+  | { readonly kind: 'opened'; readonly opened: ProducerOpened }
+  | { readonly kind: 'receipt'; readonly receipt: Receipt }
+  | { readonly kind: 'closed'; readonly closed: ProducerClosed }
+  | { readonly kind: 'credit' };
+
+export class PublishSession {
+  readonly #dependencies: SessionDependencies;
+  readonly #budget: PublishBudget;
+  readonly #stream: SessionStream<Item, PublishResponse>;
+  readonly #producers: Map<number, ProducerSession> = new Map();
+  /** Producers that ended from this side: batches that were sent before the client knew of it are dropped. */
+  readonly #ended: Set<number> = new Set();
+  /** What the client may still send. */
+  #itemCredit: number;
+  #byteCredit: number;
+  /** Credit to give back with the next frame. */
+  #itemsBack = 0;
+  #bytesBack = 0;
+  #creditQueued = false;
+  /** Frames that wait for the budget, the first one being the one that waits. */
+  readonly #frames: Deque<Buffer> = new Deque();
+  #waiting = false;
+  /** Set when nothing more is taken in: how the stream ends once everything is answered. */
+  #ending: { readonly error: MagnetarError | undefined } | undefined;
+  readonly #abort = new AbortController();
+  readonly #onGone: (session: PublishSession) => void;
+
+  constructor(
+    call: ServerDuplexStream<Buffer, PublishResponse>,
+    dependencies: SessionDependencies,
+    budget: PublishBudget,
+    onGone: (session: PublishSession) => void,
+  ) {
+    const { options, clock, logger } = dependencies;
+    this.#dependencies = dependencies;
+    this.#budget = budget;
+    this.#itemCredit = options.publishWindowItems;
+    this.#byteCredit = options.publishWindowBytes;
+    this.#onGone = onGone;
+    this.#stream = new SessionStream(
+      call,
+      { clock, logger, handshakeMs: options.handshakeMs },
+      {
+        toFrame: (items) => this.#toFrame(items),
+        hello: (hello) => ({
+          hello: serverHello(hello, options, { items: options.publishWindowItems, bytes: options.publishWindowBytes }),
+        }),
+        frame: (bytes) => this.#onFrame(bytes),
+        halfClosed: () => {
+          this.#ending ??= { error: undefined };
+          this.#endWhenDone();
+        },
+        gone: () => this.#gone(),
+        drained: () => undefined,
+      },
+    );
+  }
+
+  /** Batches that are not answered. */
+  get underWay(): number {
+    let count = this.#frames.length;
+    for (const producer of this.#producers.values()) count += producer.underWay;
+    return count;
+  }
+
+  /** Takes nothing more in, answers what is under way, and ends the stream with this error. */
+  stop(error: MagnetarError): void {
+    this.#ending = { error };
+    this.#stream.pause();
+    this.#endWhenDone();
+  }
+
+  /** Ends the stream with this error, now. */
+  fail(error: MagnetarError): void {
+    this.#stream.fail(error);
+  }
+
+  #onFrame(bytes: Buffer): void {
+    if (this.#waiting) this.#frames.push(bytes);
+    else this.#handle(publishRequest.decode(bytes));
+  }
+
+  #handle(frame: PublishRequest): void {
+    this.#stream.greet(frame.hello);
+    const batches = frame.batches ?? [];
+    let bytes = 0;
+    for (const batch of batches) bytes += batch.block.length;
+    this.#charge(batches.length, bytes);
+    if (bytes === 0 || this.#budget.tryTake(bytes, 'publish')) this.#run(frame);
+    else void this.#waitAndRun(frame, bytes);
+  }
+
+  /** @throws CREDIT_EXCEEDED */
+  #charge(items: number, bytes: number): void {
+    this.#itemCredit -= items;
+    this.#byteCredit -= bytes;
+    if (this.#itemCredit >= 0 && this.#byteCredit >= 0) return;
+    const had = `${this.#itemCredit + items} batches and ${this.#byteCredit + bytes} bytes`;
+    throw new MagnetarError(
+      'CREDIT_EXCEEDED',
+      `${items} batches of ${bytes} bytes came where credit was left for ${had}`,
+    );
+  }
+
+  /** Memory is short: the stream is not read until there is some. Frames that are on their way already wait here. */
+  async #waitAndRun(frame: PublishRequest, bytes: number): Promise<void> {
+    this.#waiting = true;
+    this.#stream.pause();
+    try {
+      await this.#budget.take(bytes, 'publish', this.#abort.signal);
+    } catch (error) {
+      this.#stream.fail(toMagnetarError(error));
+      return;
+    }
+    if (!this.#stream.open) {
+      this.#budget.give(bytes, 'publish');
+      return;
+    }
+    this.#waiting = false;
+    this.#stream.attempt(() => this.#run(frame));
+    for (let next = this.#frames.shift(); next !== undefined; next = this.#frames.shift()) {
+      const queued = next;
+      this.#stream.attempt(() => this.#handle(publishRequest.decode(queued)));
+      if (this.#isWaiting()) return;
+    }
+    if (this.#ending === undefined) this.#stream.resume();
+    this.#endWhenDone();
+  }
+
+  #isWaiting(): boolean {
+    return this.#waiting;
+  }
+
+  /** The fields of a frame in the order of their numbers. Its batches are charged to the budget. */
+  #run(frame: PublishRequest): void {
+    for (const open of frame.opens ?? []) this.#open(open);
+    let given = 0;
+    const batches = frame.batches ?? [];
+    try {
+      for (const batch of batches) {
+        given++;
+        this.#publish(batch);
+      }
+    } catch (error) {
+      // The batch at fault, and those behind it, were handed to nobody.
+      for (const batch of batches.slice(given - 1)) this.#release(batch.block.length);
+      throw error;
+    }
+    for (const { producer: number } of frame.closes ?? []) {
+      const producer = this.#producers.get(number);
+      if (producer !== undefined) producer.close();
+      else if (!this.#ended.has(number)) throw violation(`CloseProducer names producer ${number}, which is not open`);
+    }
+  }
+
+  #open(open: OpenProducer): void {
+    const number = open.producer;
+    if (this.#producers.has(number)) throw violation(`OpenProducer names producer ${number}, which is in use`);
+    const { maxPerStream } = this.#dependencies.options;
+    if (this.#producers.size >= maxPerStream) {
+      const error = new MagnetarError('QUEUE_FULL', `a stream may have ${maxPerStream} producers; open another stream`);
+      this.#refuse(number, error);
+      return;
+    }
+    this.#ended.delete(number);
+    const session = new ProducerSession({
+      receipt: (result) => this.#receipt(number, result),
+      released: (bytes) => this.#release(bytes),
+      closed: (error) => this.#closed(number, error),
+      violation: (error) => this.#stream.fail(error),
+    });
+    this.#producers.set(number, session);
+    void this.#attach(session, open);
+  }
+
+  async #attach(session: ProducerSession, open: OpenProducer): Promise<void> {
+    const { producer: number, name, instance } = open;
+    try {
+      const topic = await this.#dependencies.topics().open(parseTopicName(open.topic));
+      if (session.gone) return;
+      const own = Buffer.from(instance); // the frame that it is a view of may be large
+      const producer = topic.publisher.attach({ name, instance: own, onClosed: (error) => session.end(error) });
+      const lastSequenceId = producer.lastSequenceId;
+      const opened = { producer: number, name: producer.name, epoch: PRODUCER_EPOCH };
+      this.#stream.push({
+        kind: 'opened',
+        opened: lastSequenceId === undefined ? opened : { ...opened, lastSequenceId },
+      });
+      session.opened(producer);
+    } catch (error) {
+      if (session.gone) return;
+      this.#forget(number);
+      session.drop();
+      this.#refuse(number, toMagnetarError(error));
+    }
+    this.#endWhenDone();
+  }
+
+  #refuse(number: number, error: MagnetarError): void {
+    this.#markEnded(number);
+    this.#stream.push({
+      kind: 'opened',
+      opened: { producer: number, error: toWireError(error), name: '', epoch: PRODUCER_EPOCH },
+    });
+  }
+
+  #publish(batch: PublishBatch): void {
+    const producer = this.#producers.get(batch.producer);
+    if (producer !== undefined) producer.publish(batch);
+    else if (this.#ended.has(batch.producer)) this.#release(batch.block.length);
+    else throw violation(`a batch names producer ${batch.producer}, which is not open`);
+  }
+
+  #receipt(number: number, result: PublishResult): void {
+    const { error, ...rest } = result;
+    const receipt = { producer: number, ...rest };
+    this.#stream.push({
+      kind: 'receipt',
+      receipt: error === undefined ? receipt : { ...receipt, error: toWireError(error) },
+    });
+  }
+
+  /** A batch has left: its memory is free, and the client may send another. */
+  #release(bytes: number): void {
+    this.#budget.give(bytes, 'publish');
+    this.#itemsBack++;
+    this.#bytesBack += bytes;
+    if (!this.#creditQueued) {
+      this.#creditQueued = true;
+      this.#stream.push({ kind: 'credit' });
+    }
+    if (this.#ending !== undefined) this.#dependencies.clock.nextTurn(() => this.#endWhenDone());
+  }
+
+  #closed(number: number, error: MagnetarError | undefined): void {
+    this.#forget(number);
+    if (error !== undefined) this.#markEnded(number);
+    const closed = error === undefined ? { producer: number } : { producer: number, error: toWireError(error) };
+    this.#stream.push({ kind: 'closed', closed });
+  }
+
+  #forget(number: number): void {
+    this.#producers.delete(number);
+  }
+
+  /** Remembers numbers whose batches may still be on their way; the oldest ones go when there are too many. */
+  #markEnded(number: number): void {
+    this.#ended.add(number);
+    for (const oldest of this.#ended) {
+      if (this.#ended.size <= this.#dependencies.options.maxPerStream) break;
+      this.#ended.delete(oldest);
+    }
+  }
+
+  #toFrame(items: readonly Item[]): PublishResponse {
+    const opened: ProducerOpened[] = [];
+    const receipts: Receipt[] = [];
+    const closed: ProducerClosed[] = [];
+    for (const item of items) {
+      if (item.kind === 'receipt') receipts.push(item.receipt);
+      else if (item.kind === 'opened') opened.push(item.opened);
+      else if (item.kind === 'closed') closed.push(item.closed);
+    }
+    this.#creditQueued = false;
+    if (this.#itemsBack === 0) return { opened, receipts, closed };
+    const credit = { items: this.#itemsBack, bytes: this.#bytesBack };
+    this.#itemCredit += credit.items;
+    this.#byteCredit += credit.bytes;
+    this.#itemsBack = 0;
+    this.#bytesBack = 0;
+    return { opened, receipts, closed, credit };
+  }
+
+  #endWhenDone(): void {
+    if (this.#ending === undefined || this.#waiting || !this.#stream.open || this.underWay > 0) return;
+    if (this.#ending.error === undefined) this.#stream.end();
+    else this.#stream.fail(this.#ending.error);
+  }
+
+  #gone(): void {
+    this.#abort.abort(new MagnetarError('CANCELLED', 'the stream is over'));
+    for (const producer of this.#producers.values()) producer.drop();
+    this.#producers.clear();
+    this.#frames.clear();
+    this.#onGone(this);
+  }
+}
+
+function violation(text: string): MagnetarError {
+  return new MagnetarError('PROTOCOL_VIOLATION', text);
+}

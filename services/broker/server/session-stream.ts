@@ -1,0 +1,164 @@
+/** What the publish stream and the consume stream have in common: handshake, frames out, the end. */
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+
+import { MagnetarError } from '../../lib/errors.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import type { Logger } from '../../runtime/logger.ts';
+import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
+import { Outbox } from '../../wire/outbox.ts';
+import { MAX_FRAME_BYTES } from '../../wire/server.ts';
+import { toStatus } from '../../wire/status.ts';
+import type { BrokerOptions } from '../options.ts';
+
+/** The protocol version that this server speaks. */
+const PROTOCOL_VERSION = 1;
+
+/** The answer to a hello. */
+export function serverHello(hello: ClientHello, options: BrokerOptions, credit: Credit): ServerHello {
+  return {
+    protocolVersion: Math.min(Math.max(1, hello.protocolVersion), PROTOCOL_VERSION),
+    features: [],
+    server: options.serverName,
+    maxMessageBytes: options.maxMessageBytes,
+    maxFrameBytes: MAX_FRAME_BYTES,
+    credit,
+  };
+}
+
+/** What a session does with its stream. An error that `hello` or `frame` throws ends the stream. */
+export interface SessionHandlers<Item, Frame> {
+  /** Makes a frame of items. */
+  readonly toFrame: (items: readonly Item[]) => Frame;
+  /** The first frame's hello has come; the answer to it. */
+  readonly hello: (hello: ClientHello) => Frame;
+  /** A frame has come. */
+  readonly frame: (bytes: Buffer) => void;
+  /** The client says nothing more; what is under way is to be answered before `end`. */
+  readonly halfClosed: () => void;
+  /** The stream is over, for whatever reason. Called once. */
+  readonly gone: () => void;
+  /** The client has taken what it was sent. */
+  readonly drained: () => void;
+}
+
+export class SessionStream<Item, Frame> {
+  readonly #call: ServerDuplexStream<Buffer, Frame>;
+  readonly #handlers: SessionHandlers<Item, Frame>;
+  readonly #outbox: Outbox<Item, Frame>;
+  readonly #logger: Logger;
+  #handshake: Timer | undefined;
+  #greeted = false;
+  #over = false;
+
+  constructor(
+    call: ServerDuplexStream<Buffer, Frame>,
+    options: { readonly clock: Clock; readonly logger: Logger; readonly handshakeMs: number },
+    handlers: SessionHandlers<Item, Frame>,
+  ) {
+    this.#call = call;
+    this.#handlers = handlers;
+    this.#logger = options.logger;
+    this.#outbox = new Outbox({
+      clock: options.clock,
+      stream: call,
+      frame: handlers.toFrame,
+      onDrained: handlers.drained,
+    });
+    const late = `no ClientHello came within ${options.handshakeMs} ms`;
+    this.#handshake = options.clock.after(
+      options.handshakeMs,
+      () => this.fail(new MagnetarError('DEADLINE_EXCEEDED', late)),
+      { unref: true },
+    );
+    call.on('data', (bytes: Buffer) => this.#onData(bytes));
+    call.on('end', () => {
+      if (!this.#over) this.#handlers.halfClosed();
+    });
+    call.on('cancelled', () => this.#finish());
+    call.on('close', () => this.#finish());
+  }
+
+  /** True when the stream can be spoken to. */
+  get open(): boolean {
+    return !this.#over;
+  }
+
+  /** True while the client has not taken what it was sent. */
+  get blocked(): boolean {
+    return this.#outbox.blocked;
+  }
+
+  /** Bytes that wait to be sent. */
+  get queuedBytes(): number {
+    return this.#outbox.queuedBytes;
+  }
+
+  /** Says something, in this turn's frame. `bytes`: about how many. */
+  push(item: Item, bytes = 0): void {
+    if (!this.#over) this.#outbox.push(item, bytes);
+  }
+
+  /** The frame's hello, if it is the first frame; answers it. @throws PROTOCOL_VIOLATION when it is missing, or not wanted */
+  greet(hello: ClientHello | undefined): void {
+    if (this.#greeted) {
+      if (hello === undefined) return;
+      throw new MagnetarError('PROTOCOL_VIOLATION', 'a second ClientHello came; it belongs into the first frame alone');
+    }
+    if (hello === undefined) throw new MagnetarError('PROTOCOL_VIOLATION', 'the first frame has no ClientHello');
+    this.#greeted = true;
+    this.#handshake?.cancel();
+    this.#call.write(this.#handlers.hello(hello));
+  }
+
+  pause(): void {
+    this.#call.pause();
+  }
+
+  resume(): void {
+    if (!this.#over) this.#call.resume();
+  }
+
+  /** Sends what is queued, and ends the stream without an error. */
+  end(): void {
+    if (this.#over) return;
+    this.#outbox.close();
+    this.#finish();
+    this.#call.end();
+  }
+
+  /** Sends what is queued, and ends the stream with this error as its status. */
+  fail(error: MagnetarError): void {
+    if (this.#over) return;
+    this.#logger.debug('stream ended with an error', { peer: this.#call.getPeer(), error });
+    this.#outbox.close();
+    this.#finish();
+    this.#call.emit('error', Object.assign(new Error(error.message), toStatus(error)));
+  }
+
+  #onData(bytes: Buffer): void {
+    if (this.#over) return;
+    this.attempt(() => this.#handlers.frame(bytes));
+  }
+
+  /** Runs a handler; an error that it throws ends the stream. */
+  attempt(handler: () => void): void {
+    try {
+      handler();
+    } catch (error) {
+      if (!(error instanceof MagnetarError)) this.#logger.error('a frame could not be handled', { error });
+      this.fail(
+        error instanceof MagnetarError
+          ? error
+          : new MagnetarError('INTERNAL', 'the server could not handle a frame; its log says why', { cause: error }),
+      );
+    }
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#handshake?.cancel();
+    this.#outbox.discard();
+    this.#handlers.gone();
+  }
+}

@@ -1,0 +1,279 @@
+/**
+ * One consumer of a subscription, or one reader: carries out what the dispatcher decides.
+ */
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import { backoff, type Random } from '../../runtime/random.ts';
+import type { Position } from '../../wire/frames.ts';
+import type { Ownership } from '../ownership/ownership.ts';
+import { AckState } from '../protocol/ack-state.ts';
+import { type DispatchEffect, Dispatcher, type DispatchEvent, type DispatchLimits } from '../protocol/dispatcher.ts';
+import type { AckLog, AckSubscription } from './ack-log.ts';
+import type { LogEntry } from './log-entry.ts';
+import { type LogReader, newCursor } from './log-reader.ts';
+import { resolvePosition } from './positions.ts';
+
+/** Where a consumer's deliveries go. */
+export interface ConsumerSink {
+  /**
+   * Runs `read` when there is room for what it will deliver: at once, or later, when the client has taken what it was sent.
+   * Not at all once the consumer is closed.
+   */
+  whenRoom(read: () => void): void;
+  /** `skip`: bit i of the little-endian bit string: message i is not wanted. */
+  deliver(entry: LogEntry, skip: Buffer | undefined, redeliveries: number): void;
+  caughtUp(index: MessageIndex): void;
+  /** The topic, or another connection of the same consumer, has ended it. Called once at most, never after `detach`. */
+  closed(error: MagnetarError): void;
+}
+
+export interface ConsumerDependencies {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly topic: string;
+  readonly ownership: Ownership;
+  readonly reader: LogReader;
+  readonly ackLog: AckLog;
+}
+
+/** Entries of one read at most. */
+const READ_ENTRIES: number = 1_000;
+/** How much is read at once, and ahead of the permits. */
+const DISPATCH_LIMITS: DispatchLimits = { readBytes: 524_288, prefetchBytes: 131_072 };
+const RETRY_FIRST_MS: number = 50;
+const RETRY_HIGHEST_MS: number = 2_000;
+/** So many reads may fail one after another before the consumer is closed. */
+const READ_ATTEMPTS: number = 12;
+
+/** What is known of a subscription besides its acknowledgments. */
+export interface SubscriptionMemory {
+  /** Everything below has been delivered to some consumer, by this owner. */
+  deliveredTo: MessageIndex;
+}
+
+export class TopicConsumer {
+  readonly name: string;
+  readonly instance: Buffer;
+  readonly #dependencies: ConsumerDependencies;
+  readonly #sink: ConsumerSink;
+  readonly #subscription: AckSubscription | undefined;
+  readonly #state: AckState;
+  readonly #memory: SubscriptionMemory;
+  /** What had been delivered before this consumer came. */
+  #deliveredBefore: MessageIndex;
+  readonly #dispatcher: Dispatcher<LogEntry>;
+  readonly #cursor: ReturnType<typeof newCursor> = newCursor();
+  readonly #onGone: (consumer: TopicConsumer) => void;
+  readonly #events: DispatchEvent<LogEntry>[] = [];
+  #running = false;
+  #closed = false;
+  #seeking = 0;
+  #lastSeek: Promise<unknown> = Promise.resolve();
+  /** Set by a seek to where everything was delivered; told when the client has asked for more. */
+  #heldCaughtUp: MessageIndex | undefined;
+  #holdCaughtUp = false;
+  #failedReads = 0;
+  #retry: Timer | undefined;
+
+  constructor(
+    dependencies: ConsumerDependencies,
+    options: {
+      readonly name: string;
+      readonly instance: Buffer;
+      readonly sink: ConsumerSink;
+      /** Absent for a reader. */
+      readonly subscription: AckSubscription | undefined;
+      /** Where a reader begins. */
+      readonly start: MessageIndex;
+      readonly memory: SubscriptionMemory;
+      readonly onGone: (consumer: TopicConsumer) => void;
+    },
+  ) {
+    this.name = options.name;
+    this.instance = options.instance;
+    this.#dependencies = dependencies;
+    this.#sink = options.sink;
+    this.#subscription = options.subscription;
+    this.#state = options.subscription?.state ?? new AckState(options.start);
+    this.#memory = options.memory;
+    this.#deliveredBefore = options.memory.deliveredTo;
+    this.#onGone = options.onGone;
+    this.#dispatcher = new Dispatcher(this.#state, dependencies.reader.endIndex, DISPATCH_LIMITS);
+  }
+
+  /** The index of the first message that is not acknowledged. */
+  get nextIndex(): MessageIndex {
+    return this.#dispatcher.nextIndex;
+  }
+
+  /** Lets it begin: what it has to say from now on follows the answer to its Subscribe. */
+  start(): void {
+    this.#step({ type: 'acked' });
+  }
+
+  flow(messages: number, bytes: number): void {
+    if (this.#seeking > 0) return; // sent before the seek was answered: void
+    this.#holdCaughtUp = false;
+    const held = this.#heldCaughtUp;
+    this.#heldCaughtUp = undefined;
+    if (held !== undefined) this.#sink.caughtUp(held);
+    this.#step({ type: 'flow', messages, bytes });
+  }
+
+  /** The topic's end, or what is acknowledged, has moved. */
+  wake(): void {
+    this.#step({ type: 'appended', end: this.#dependencies.reader.endIndex });
+  }
+
+  /**
+   * Acknowledges. `done` is called once, later, in the order of the calls: without an error when it is durable.
+   * Errors of this Ack alone: INVALID_ARGUMENT; and what the ack log says.
+   */
+  acknowledge(below: MessageIndex, ranges: readonly number[], done: (error?: MagnetarError) => void): void {
+    const subscription = this.#subscription;
+    const error = subscription === undefined ? this.#readerCannotAck() : this.#beyondEnd(below, ranges);
+    if (error !== undefined || subscription === undefined) {
+      this.#dependencies.clock.nextTurn(() => done(error));
+      return;
+    }
+    this.#dependencies.ackLog.acknowledge(subscription, below, ranges, done);
+    this.#step({ type: 'acked' });
+  }
+
+  /**
+   * Moves the subscription, or the reader; resolves with the index of the message that comes next, when that is durable.
+   * @throws POSITION_NOT_FOUND, and what reading and the ack log throw.
+   */
+  async seek(to: Position): Promise<MessageIndex> {
+    this.#seeking++;
+    const run = this.#lastSeek.then(async () => this.#seek(to));
+    this.#lastSeek = run.catch(() => undefined);
+    try {
+      return await run;
+    } finally {
+      this.#seeking--;
+    }
+  }
+
+  /** Deletes the subscription; it is closed by then. A reader has none. */
+  async unsubscribe(): Promise<void> {
+    if (this.#subscription !== undefined) await this.#dependencies.ackLog.delete(this.#subscription);
+  }
+
+  /** It is gone. Idempotent. */
+  detach(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#retry?.cancel();
+    this.#step({ type: 'close' });
+    this.#onGone(this);
+  }
+
+  /** Ends it from the topic's side. */
+  end(error: MagnetarError): void {
+    if (this.#closed) return;
+    this.detach();
+    this.#sink.closed(error);
+  }
+
+  async #seek(to: Position): Promise<MessageIndex> {
+    const index = await resolvePosition(this.#dependencies.reader, to);
+    const subscription = this.#subscription;
+    if (subscription === undefined) this.#state.reset(index);
+    const durable = subscription === undefined ? undefined : this.#dependencies.ackLog.reset(subscription, index);
+    if (this.#state.markDelete === index) this.#moved(index); // else it was refused
+    await durable;
+    return index;
+  }
+
+  /** What is delivered from now on begins at `index`. */
+  #moved(index: MessageIndex): void {
+    this.#memory.deliveredTo = 0 as MessageIndex;
+    this.#deliveredBefore = 0 as MessageIndex;
+    this.#heldCaughtUp = undefined;
+    this.#holdCaughtUp = true;
+    this.#step({ type: 'seek', to: index });
+  }
+
+  /** Takes an event in and carries out what follows, one after another, also when that leads to further events. */
+  #step(event: DispatchEvent<LogEntry>): void {
+    this.#events.push(event);
+    if (this.#running) return;
+    this.#running = true;
+    for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
+      for (const effect of this.#dispatcher.step(next)) this.#run(effect);
+    }
+    this.#running = false;
+  }
+
+  #run(effect: DispatchEffect<LogEntry>): void {
+    if (effect.type === 'read') {
+      const { from, maxBytes, maxMessages, generation } = effect;
+      const limits = { maxBytes, maxEntries: Math.min(maxMessages, READ_ENTRIES) };
+      this.#sink.whenRoom(() => this.#read(from, limits, generation));
+    } else if (effect.type === 'deliver') this.#deliver(effect.entry, effect.skip);
+    else if (this.#holdCaughtUp) this.#heldCaughtUp = effect.index;
+    else this.#sink.caughtUp(effect.index);
+  }
+
+  #deliver(entry: LogEntry, skip: Buffer | undefined): void {
+    this.#heldCaughtUp = undefined;
+    const redeliveries = entry.index < this.#deliveredBefore ? 1 : 0;
+    const end = (entry.index + entry.count) as MessageIndex;
+    if (end > this.#memory.deliveredTo) this.#memory.deliveredTo = end;
+    this.#sink.deliver(entry, skip, redeliveries);
+  }
+
+  #read(from: MessageIndex, limits: { maxBytes: number; maxEntries: number }, generation: number): void {
+    if (this.#closed) return;
+    const { reader, ownership, topic } = this.#dependencies;
+    if (!ownership.held) {
+      const error = new MagnetarError('NOT_OWNER', `the lease for topic ${topic} is not provably held`);
+      this.#readFailed(error, generation);
+      return;
+    }
+    const entries = reader.read(from, limits, this.#cursor);
+    if (!(entries instanceof Promise)) {
+      this.#step({ type: 'entries', generation, entries });
+      return;
+    }
+    entries.then(
+      (read) => {
+        this.#failedReads = 0;
+        this.#step({ type: 'entries', generation, entries: read });
+      },
+      (error: unknown) => this.#readFailed(toMagnetarError(error), generation),
+    );
+  }
+
+  #readFailed(error: MagnetarError, generation: number): void {
+    if (this.#closed) return;
+    this.#step({ type: 'readFailed', generation });
+    if (!error.retryable || this.#failedReads >= READ_ATTEMPTS) {
+      const text = `topic ${this.#dependencies.topic} cannot be read: ${error.message}`;
+      this.end(new MagnetarError(error.code, text, { cause: error }));
+      return;
+    }
+    const { clock, random } = this.#dependencies;
+    const wait = backoff(random, this.#failedReads++, RETRY_FIRST_MS, RETRY_HIGHEST_MS);
+    this.#retry?.cancel();
+    this.#retry = clock.after(wait, () => this.#step({ type: 'retry' }));
+  }
+
+  #readerCannotAck(): MagnetarError {
+    const text = `reader "${this.name}" of topic ${this.#dependencies.topic} has no subscription and cannot acknowledge`;
+    return new MagnetarError('INVALID_ARGUMENT', text);
+  }
+
+  #beyondEnd(below: MessageIndex, ranges: readonly number[]): MagnetarError | undefined {
+    const end = this.#dependencies.reader.endIndex;
+    let highest: number = below;
+    for (let i = 0; i + 1 < ranges.length; i += 2) {
+      highest = Math.max(highest, (ranges[i] as number) + (ranges[i + 1] as number));
+    }
+    if (highest <= end) return undefined;
+    const text = `ack reaches index ${highest - 1}, but the next message of topic ${this.#dependencies.topic} gets ${end}`;
+    return new MagnetarError('INVALID_ARGUMENT', text, { details: { endIndex: String(end) } });
+  }
+}

@@ -1,0 +1,181 @@
+/**
+ * The consuming side of a topic: who is connected to which subscription.
+ */
+import { MagnetarError } from '../../lib/errors.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { Position, SubscriptionType } from '../../wire/frames.ts';
+import { checkName } from '../protocol/topic-name.ts';
+import type { AckSubscription } from './ack-log.ts';
+import { type ConsumerDependencies, type ConsumerSink, type SubscriptionMemory, TopicConsumer } from './consumer.ts';
+import { resolvePosition } from './positions.ts';
+
+/** Who wants to consume. */
+export interface ConsumerRequest {
+  /** Empty: a reader. */
+  readonly subscription: string;
+  readonly type: SubscriptionType;
+  /** Where a new subscription, or a reader, begins; the end when not given. */
+  readonly start: Position | undefined;
+  /** Empty: the server makes one. */
+  readonly name: string;
+  /** Stays the same while one consumer reconnects. Empty: never the same. */
+  readonly instance: Buffer;
+  readonly sink: ConsumerSink;
+}
+
+/** Who holds a subscription: a consumer, or somebody who is becoming one. */
+interface Holder {
+  readonly name: string;
+  readonly instance: Buffer;
+  end(error: MagnetarError): void;
+}
+
+export class Consumers {
+  readonly #dependencies: ConsumerDependencies;
+  readonly #makeName: () => string;
+  readonly #holders: Map<string, Holder> = new Map();
+  readonly #readers: Set<TopicConsumer> = new Set();
+  readonly #connected: Set<TopicConsumer> = new Set();
+  readonly #memories: WeakMap<AckSubscription, SubscriptionMemory> = new WeakMap();
+  #wakeScheduled = false;
+
+  /** @param makeName makes a consumer name that was not used before */
+  constructor(dependencies: ConsumerDependencies, makeName: () => string) {
+    this.#dependencies = dependencies;
+    this.#makeName = makeName;
+  }
+
+  /** Consumers and readers that are connected, or are being. */
+  get size(): number {
+    return this.#holders.size + this.#readers.size;
+  }
+
+  /**
+   * Connects a consumer; makes the subscription where there is none. Resolves when that is durable.
+   *
+   * @throws CONSUMER_BUSY when another consumer is connected; UNSUPPORTED for the type; INVALID_ARGUMENT for a name; what
+   * resolving the start throws; what the ack log throws.
+   */
+  async attach(request: ConsumerRequest): Promise<TopicConsumer> {
+    if (request.type !== 'exclusive') {
+      const text = `subscription type ${request.type.unknown} is not supported; this server has 0 (exclusive)`;
+      throw new MagnetarError('UNSUPPORTED', text);
+    }
+    const name = request.name === '' ? this.#makeName() : request.name;
+    checkName('consumer', name);
+    if (request.subscription === '') return this.#attachReader(request, name);
+    checkName('subscription', request.subscription);
+    return this.#attachExclusive(request, name);
+  }
+
+  /** Something was appended: consumers look again, once a turn. */
+  wake(): void {
+    if (this.#wakeScheduled || this.#connected.size === 0) return;
+    this.#wakeScheduled = true;
+    this.#dependencies.clock.nextTurn(() => {
+      this.#wakeScheduled = false;
+      for (const consumer of this.#connected) consumer.wake();
+    });
+  }
+
+  /** Ends every consumer. */
+  closeAll(error: MagnetarError): void {
+    for (const holder of this.#holders.values()) holder.end(error);
+    for (const reader of this.#readers) reader.end(error);
+  }
+
+  async #attachReader(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
+    const start = await this.#start(request);
+    const { instance, sink } = request;
+    const onGone = (gone: TopicConsumer): void => {
+      this.#readers.delete(gone);
+      this.#connected.delete(gone);
+    };
+    const memory = { deliveredTo: 0 as MessageIndex };
+    const options = { name, instance, sink, subscription: undefined, start, memory, onGone };
+    const reader = new TopicConsumer(this.#dependencies, options);
+    this.#readers.add(reader);
+    this.#connected.add(reader);
+    return reader;
+  }
+
+  async #attachExclusive(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
+    const key = request.subscription;
+    const { instance, sink } = request;
+    let ended: MagnetarError | undefined;
+    const reservation: Holder = {
+      name,
+      instance,
+      end: (error) => {
+        ended = error;
+        if (this.#holders.get(key) === reservation) this.#holders.delete(key);
+      },
+    };
+    this.#displace(key, instance);
+    this.#holders.set(key, reservation);
+    try {
+      const subscription = await this.#subscription(request);
+      if (ended !== undefined) throw ended;
+      const onGone = (gone: TopicConsumer): void => {
+        if (this.#holders.get(key) === gone) this.#holders.delete(key);
+        this.#connected.delete(gone);
+      };
+      const start = subscription.state.markDelete;
+      const memory = this.#memory(subscription);
+      const consumer = new TopicConsumer(this.#dependencies, {
+        name,
+        instance,
+        sink,
+        subscription,
+        start,
+        memory,
+        onGone,
+      });
+      this.#holders.set(key, consumer);
+      this.#connected.add(consumer);
+      return consumer;
+    } catch (error) {
+      if (this.#holders.get(key) === reservation) this.#holders.delete(key);
+      throw error;
+    }
+  }
+
+  /** Ends the older self of a consumer; refuses to end anybody else. */
+  #displace(key: string, instance: Buffer): void {
+    const holder = this.#holders.get(key);
+    if (holder === undefined) return;
+    const where = `subscription "${key}" of topic ${this.#dependencies.topic}`;
+    if (instance.length === 0 || !instance.equals(holder.instance)) {
+      throw new MagnetarError(
+        'CONSUMER_BUSY',
+        `${where} is exclusive, and consumer "${holder.name}" is connected to it`,
+        {
+          details: { topic: this.#dependencies.topic, subscription: key, consumer: holder.name },
+        },
+      );
+    }
+    holder.end(
+      new MagnetarError('CONSUMER_FENCED', `consumer "${holder.name}" of ${where} has connected again elsewhere`),
+    );
+  }
+
+  async #subscription(request: ConsumerRequest): Promise<AckSubscription> {
+    const { ackLog } = this.#dependencies;
+    const present = ackLog.subscriptions.get(request.subscription);
+    const start = present === undefined ? await this.#start(request) : present.state.markDelete;
+    return ackLog.create(request.subscription, start);
+  }
+
+  async #start(request: ConsumerRequest): Promise<MessageIndex> {
+    return resolvePosition(this.#dependencies.reader, request.start ?? { at: 'latest' });
+  }
+
+  #memory(subscription: AckSubscription): SubscriptionMemory {
+    let memory = this.#memories.get(subscription);
+    if (memory === undefined) {
+      memory = { deliveredTo: 0 as MessageIndex };
+      this.#memories.set(subscription, memory);
+    }
+    return memory;
+  }
+}

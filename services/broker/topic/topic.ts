@@ -1,0 +1,279 @@
+/**
+ * One open topic: its log, its deduplication state, its subscriptions, and whoever is connected to it.
+ */
+import { MagnetarError } from '../../lib/errors.ts';
+import type { MessageIndex } from '../../lib/ids.ts';
+import type { Ledgers } from '../../ledger/ledgers.ts';
+import type { MetadataStore } from '../../metadata/store.ts';
+import { delay } from '../../runtime/clock.ts';
+import type { Environment } from '../../runtime/environment.ts';
+import { decodeBlock } from '../../wire/block.ts';
+import type { BrokerOptions } from '../options.ts';
+import type { Ownership } from '../ownership/ownership.ts';
+import { DedupState } from '../protocol/dedup.ts';
+import type { TopicName } from '../protocol/topic-name.ts';
+import { type AckLog, openAckLog } from './ack-log.ts';
+import { Consumers } from './consumers.ts';
+import type { EntryCache, TopicCache } from './entry-cache.ts';
+import { endOf, type LogEntry } from './log-entry.ts';
+import { LogIndex } from './log-index.ts';
+import { LogReader, newCursor } from './log-reader.ts';
+import { recoverLog } from './log-recovery.ts';
+import { asTopicError, ManagedLedger } from './managed-ledger.ts';
+import { Publisher } from './publisher.ts';
+import { openTopicRecord, type TopicRecordHandle } from './topic-record.ts';
+
+/** What every topic of a broker shares. */
+export interface TopicDependencies {
+  readonly environment: Environment;
+  readonly store: MetadataStore;
+  readonly ledgers: Ledgers;
+  readonly ownership: Ownership;
+  readonly cache: EntryCache;
+  readonly options: BrokerOptions;
+  /** A number that this broker has not given out before, for names that it makes. */
+  readonly nextNumber: () => number;
+}
+
+/** Bytes read at once while the deduplication state is replayed. */
+const REPLAY_BYTES: number = 1_048_576;
+/** At a clean close, so many entries to replay are worth a snapshot. */
+const SNAPSHOT_AT_CLOSE_ENTRIES: number = 200;
+const SNAPSHOT_AT_CLOSE_MS: number = 2_000;
+const SNAPSHOT_POLL_MS: number = 5;
+
+export class Topic {
+  readonly name: TopicName;
+  readonly publisher: Publisher;
+  readonly consumers: Consumers;
+  readonly reader: LogReader;
+  readonly #log: ManagedLedger;
+  readonly #ackLog: AckLog;
+  readonly #cache: TopicCache;
+  readonly #dedupWork: DedupWork;
+  readonly #options: BrokerOptions;
+  readonly #environment: Environment;
+  #failure: MagnetarError | undefined;
+  #onGone: (() => void) | undefined;
+
+  constructor(parts: TopicParts) {
+    const { dependencies, name, record, index, ackLog, dedup, dedupWork } = parts;
+    const { environment, ownership, options } = dependencies;
+    const { clock, random } = environment;
+    const topic = name.full;
+    this.name = name;
+    this.reader = parts.reader;
+    this.#cache = parts.cache;
+    this.#ackLog = ackLog;
+    this.#dedupWork = dedupWork;
+    this.#options = options;
+    this.#environment = environment;
+    this.#log = new ManagedLedger({
+      clock,
+      random,
+      logger: environment.logger,
+      topic,
+      epoch: ownership.epoch,
+      record,
+      index,
+      cache: parts.cache,
+      lastAppendTime: parts.lastAppendTime,
+      limits: options.ledger,
+      onConfirmed: (entry) => this.#onConfirmed(entry),
+      onFailed: (error) => this.fail(error),
+    });
+    const made = (what: string) => (): string => {
+      return `${options.brokerId}-${ownership.epoch}-${what}${dependencies.nextNumber()}`;
+    };
+    const { maxMessageBytes } = options;
+    this.publisher = new Publisher({ topic, ownership, dedup, log: this.#log, maxMessageBytes, makeName: made('') });
+    this.consumers = new Consumers({ clock, random, topic, ownership, reader: parts.reader, ackLog }, made('c'));
+  }
+
+  /** Why it can no longer be used: it has to be opened again. */
+  get failure(): MagnetarError | undefined {
+    return this.#failure;
+  }
+
+  /** Nobody is connected, and nothing is under way. */
+  get idle(): boolean {
+    return this.publisher.size === 0 && this.consumers.size === 0 && this.#log.pendingEntries === 0;
+  }
+
+  /** Sets who is told, once, when the topic has failed. */
+  onGone(callback: () => void): void {
+    this.#onGone = callback;
+    if (this.#failure !== undefined) callback();
+  }
+
+  /** Ends it at once: whoever is connected is told an error after which opening it again makes sense. Idempotent. */
+  fail(cause: MagnetarError): void {
+    if (this.#failure !== undefined) return;
+    const error = asTopicError(cause, this.name.full);
+    this.#failure = error;
+    this.#log.fail(error);
+    this.publisher.closeAll(error);
+    this.consumers.closeAll(error);
+    this.#cache.clear();
+    this.#onGone?.();
+  }
+
+  /**
+   * Closes it so that the next opening is quick. Whoever is connected is told to open it again. What takes longer than the
+   * options allow is left to the recovery of the next opening. Never rejects.
+   */
+  async close(within: (work: Promise<void>) => Promise<void>): Promise<void> {
+    const moved = new MagnetarError('NOT_OWNER', `topic ${this.name.full} is being closed here; open it again`);
+    if (this.#failure === undefined) {
+      try {
+        await within(this.#closeInOrder(moved));
+      } catch {
+        // What was confirmed is safe; the next opening recovers the rest.
+      }
+    }
+    this.fail(moved);
+    await within(this.#ackLog.close()).catch(() => undefined);
+  }
+
+  async #closeInOrder(reason: MagnetarError): Promise<void> {
+    const closing = this.#log.close(); // refuses batches from now on
+    this.publisher.closeAll(reason);
+    this.consumers.closeAll(reason);
+    await closing;
+    if (this.#dedupWork.entries >= SNAPSHOT_AT_CLOSE_ENTRIES) await this.#snapshot();
+  }
+
+  /** Writes the deduplication state down, for a quick opening; gives up soon, since it is of no other use. */
+  async #snapshot(): Promise<void> {
+    const { clock } = this.#environment;
+    const deadline = clock.monotonic() + SNAPSHOT_AT_CLOSE_MS;
+    this.#ackLog.requestSnapshot();
+    while (this.#ackLog.coveredIndex < this.reader.endIndex && this.#ackLog.failure === undefined) {
+      if (clock.monotonic() > deadline) return;
+      await delay(clock, SNAPSHOT_POLL_MS);
+    }
+  }
+
+  #onConfirmed(entry: LogEntry): void {
+    const { dedupSnapshotEntries, dedupSnapshotBytes } = this.#options.ledger;
+    const work = this.#dedupWork;
+    work.entries++;
+    work.bytes += entry.block.length;
+    if (work.entries >= dedupSnapshotEntries || work.bytes >= dedupSnapshotBytes) {
+      work.entries = 0;
+      work.bytes = 0;
+      this.#ackLog.requestSnapshot();
+    }
+    this.consumers.wake();
+  }
+}
+
+/** What a new owner would have to replay. */
+interface DedupWork {
+  entries: number;
+  bytes: number;
+}
+
+interface TopicParts {
+  readonly dependencies: TopicDependencies;
+  readonly name: TopicName;
+  readonly record: TopicRecordHandle;
+  readonly index: LogIndex;
+  readonly cache: TopicCache;
+  readonly reader: LogReader;
+  readonly lastAppendTime: Awaited<ReturnType<typeof recoverLog>>['lastAppendTime'];
+  readonly ackLog: AckLog;
+  readonly dedup: DedupState;
+  readonly dedupWork: DedupWork;
+}
+
+/**
+ * Opens a topic; makes it where there is none. Its data and its ack log are recovered side by side; the record names this
+ * owner before anything is served.
+ *
+ * @throws NOT_OWNER; UNAVAILABLE, DATA_LOSS, … as the metadata store and the ledgers do.
+ */
+export async function openTopic(dependencies: TopicDependencies, name: TopicName): Promise<Topic> {
+  const { environment, store, ledgers, ownership, options } = dependencies;
+  const record = await openTopicRecord({
+    store,
+    ledgers,
+    ownership,
+    name,
+    clock: environment.clock,
+    maxListedLedgers: options.ledger.maxListedLedgers,
+  });
+  const dedup = new DedupState();
+  const opened: { topic?: Topic; index?: LogIndex; failure?: MagnetarError } = {};
+  const [log, acks] = await Promise.allSettled([
+    recoverLog(ledgers, record),
+    openAckLog({
+      environment,
+      ledgers,
+      record,
+      options: {
+        dedupSnapshot: () => ({
+          coveredIndex: opened.index?.endIndex ?? (0 as MessageIndex),
+          producers: dedup.snapshot(),
+        }),
+        onFailure: (error) => {
+          opened.failure = error;
+          opened.topic?.fail(error);
+        },
+      },
+    }),
+  ]);
+  if (acks.status === 'rejected') throw acks.reason;
+  const ackLog = acks.value;
+  try {
+    if (log.status === 'rejected') throw log.reason;
+    const found = log.value;
+    if (found.amended || record.record.ownerEpoch !== ownership.epoch) {
+      await record.change(found.amend, ledgers.deletion(found.dropped));
+    }
+    const index = new LogIndex(found.ledgers, found.floor);
+    const cache = dependencies.cache.topic();
+    const reader = new LogReader({ ledgers, index, cache, topic: name.full });
+    const dedupWork = await replayDedup(reader, dedup, ackLog);
+    opened.index = index;
+    const { lastAppendTime } = found;
+    const topic = new Topic({
+      dependencies,
+      name,
+      record,
+      index,
+      cache,
+      reader,
+      lastAppendTime,
+      ackLog,
+      dedup,
+      dedupWork,
+    });
+    opened.topic = topic;
+    if (opened.failure !== undefined) throw opened.failure;
+    return topic;
+  } catch (error) {
+    await ackLog.close();
+    throw error;
+  }
+}
+
+/** Brings the deduplication state up to the end of the log: the last snapshot, and what was stored after it (ML-10). */
+async function replayDedup(reader: LogReader, dedup: DedupState, ackLog: AckLog): Promise<DedupWork> {
+  const snapshot = ackLog.recovered.dedup;
+  if (snapshot !== undefined) dedup.load(snapshot.producers);
+  const work: DedupWork = { entries: 0, bytes: 0 };
+  const cursor = newCursor();
+  let next = Math.max(snapshot?.coveredIndex ?? 0, reader.oldestIndex) as MessageIndex;
+  while (next < reader.endIndex) {
+    const entries = await reader.read(next, { maxEntries: 1_000, maxBytes: REPLAY_BYTES }, cursor);
+    for (const entry of entries) {
+      const { producerName, firstSequenceId, lastSequenceId } = decodeBlock(entry.block);
+      dedup.replay(producerName, firstSequenceId, lastSequenceId, entry, entry.appendTime);
+      work.entries++;
+      work.bytes += entry.block.length;
+      next = endOf(entry);
+    }
+  }
+  return work;
+}

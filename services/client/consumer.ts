@@ -1,0 +1,125 @@
+import { MagnetarError } from '../lib/errors.ts';
+import type { WaitOptions } from './abort.ts';
+import { unlessAborted } from './abort.ts';
+import { invalid } from './check.ts';
+import type { IterationOptions } from './iteration.ts';
+import { Message } from './message.ts';
+import { MessageId } from './message-id.ts';
+import type { StartPosition } from './position.ts';
+import { toPosition } from './position.ts';
+import type { Receiver } from './receiver.ts';
+import type { ReceiveOptions } from './receiving.ts';
+import { iterate, receiveFrom } from './receiving.ts';
+
+/**
+ * Receives the messages of a subscription and acknowledges them. Lost connections are made good unseen: what is not
+ * acknowledged comes again, but nothing that this consumer has already handed out.
+ */
+export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
+  readonly topic: string;
+  readonly subscription: string;
+  readonly consumerName: string;
+  readonly #receiver: Receiver;
+  readonly #onClosed: () => void;
+  #closing: Promise<void> | undefined;
+
+  /** Made by `Client.subscribe`. */
+  constructor(receiver: Receiver, name: string, onClosed: () => void) {
+    this.topic = receiver.config.topic;
+    this.subscription = receiver.config.subscription;
+    this.consumerName = name;
+    this.#receiver = receiver;
+    this.#onClosed = onClosed;
+  }
+
+  /** The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the consumer failed */
+  receive(options?: ReceiveOptions): Promise<Message> {
+    return receiveFrom(this.#receiver, options);
+  }
+
+  /** All messages, until the consumer is closed. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Message, undefined> {
+    return iterate(this.#receiver);
+  }
+
+  /** Messages; with `untilEnd`, those that are there when the iteration begins. */
+  messages(options?: IterationOptions): AsyncIterableIterator<Message, undefined> {
+    return iterate(this.#receiver, options);
+  }
+
+  /**
+   * Acknowledges a message; resolves when that is durable: then the message is never delivered to the subscription again. Needs
+   * no waiting for one by one: what is acknowledged within one turn of the event loop travels together.
+   *
+   * @throws MagnetarError INVALID_ARGUMENT, ALREADY_CLOSED, DEADLINE_EXCEEDED after `operationTimeoutMs`, or the broker's refusal
+   */
+  acknowledge(message: Message | MessageId, options?: WaitOptions): Promise<void> {
+    return this.#acknowledge(message, false, options);
+  }
+
+  /** Acknowledges a message and all before it in the topic, as `acknowledge` does. */
+  acknowledgeCumulative(message: Message | MessageId, options?: WaitOptions): Promise<void> {
+    return this.#acknowledge(message, true, options);
+  }
+
+  #acknowledge(message: Message | MessageId, cumulative: boolean, options: WaitOptions | undefined): Promise<void> {
+    if (this.#receiver.refusal !== undefined) return Promise.reject(this.#receiver.refusal);
+    let index: number;
+    try {
+      index = this.#indexOf(message);
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+    const { acks } = this.#receiver;
+    const durable = cumulative ? acks.addBelow(index + 1) : acks.add(index);
+    this.#receiver.askTurn();
+    return options?.signal === undefined ? durable : unlessAborted(durable, options.signal);
+  }
+
+  #indexOf(message: Message | MessageId): number {
+    if (message instanceof Message) {
+      if (message.topic === this.topic) return message.index;
+      throw invalid('message', message.topic, `a message of ${this.topic}, of which this is a consumer`);
+    }
+    if (!(message instanceof MessageId)) throw invalid('message', message, 'a Message or a MessageId');
+    if (message.index !== undefined) return message.index;
+    const text = `message id ${message.toString()} has no index; acknowledge a Message, or an id that came with one`;
+    throw new MagnetarError('INVALID_ARGUMENT', text);
+  }
+
+  /**
+   * Moves the subscription: what lies at or after the position counts as not acknowledged, what lies before it as
+   * acknowledged. What is received afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND, DEADLINE_EXCEEDED, …
+   */
+  seek(position: StartPosition, options?: WaitOptions): Promise<void> {
+    return seekTo(this.#receiver, position, options);
+  }
+
+  /** Closes the consumer and deletes the subscription. @throws MagnetarError DEADLINE_EXCEEDED, ALREADY_CLOSED, … */
+  unsubscribe(options?: WaitOptions): Promise<void> {
+    if (this.#receiver.refusal !== undefined) return Promise.reject(this.#receiver.refusal);
+    const done = this.#receiver.close(true).finally(this.#onClosed);
+    this.#closing = done.catch(() => {});
+    return unlessAborted(done, options?.signal);
+  }
+
+  /**
+   * Closes the consumer, after what was acknowledged is durable (for at most `operationTimeoutMs`). What waits for messages
+   * ends: `receive` with ALREADY_CLOSED, iterations as at an end. Idempotent.
+   */
+  close(options?: WaitOptions): Promise<void> {
+    this.#closing ??= this.#receiver.close(false).finally(this.#onClosed);
+    return unlessAborted(this.#closing, options?.signal);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** Moves a receiver. @throws MagnetarError */
+export async function seekTo(receiver: Receiver, position: StartPosition, options?: WaitOptions): Promise<void> {
+  const to = toPosition('position', position);
+  if (receiver.refusal !== undefined) throw receiver.refusal;
+  await unlessAborted(receiver.seek(to), options?.signal);
+}

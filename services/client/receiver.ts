@@ -1,0 +1,454 @@
+import { crc32c } from '../lib/crc32c.ts';
+import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
+import { messageIndex } from '../lib/ids.ts';
+import type { Timer } from '../runtime/clock.ts';
+import type {
+  AckReceipt,
+  CaughtUp,
+  ConsumerClosed,
+  Delivery,
+  Position,
+  SeekDone,
+  Subscribed,
+  WireError,
+} from '../wire/frames.ts';
+import { fromWireError } from '../wire/status.ts';
+import type { Deferred } from './abort.ts';
+import { deferred, withDeadline } from './abort.ts';
+import { AckSender } from './ack-sender.ts';
+import type { ConsumeChannel, ConsumeMember } from './consume-channel.ts';
+import type { Message } from './message.ts';
+import type { ReceiverConfig } from './options.ts';
+import type { SealedAck } from './protocol/ack-window.ts';
+import { ReceiverQueue } from './receiver-queue.ts';
+import { reconnectDelay } from './stream-keeper.ts';
+
+const INSTANCE_BYTES = 16;
+
+/**
+ * down: there is no stream. waiting: until the next try. opening: asked, not answered. open: messages come.
+ * closing: asked to close, not answered. ended: closed or failed, for good.
+ */
+type State = 'down' | 'waiting' | 'opening' | 'open' | 'closing' | 'ended';
+
+/** Somebody who waits for a message. */
+export interface Taker {
+  /** Wants messages below this index; Infinity: any. */
+  readonly end: number;
+  give(message: Message): void;
+  /** None below `end` is left to come. */
+  ended(): void;
+  /** None comes any more: the receiver was closed, or has failed. */
+  fail(error: MagnetarError): void;
+}
+
+interface PendingSeek {
+  readonly seekId: number;
+  readonly to: Position;
+  readonly done: Deferred<void>;
+}
+
+/**
+ * What consumers and readers have in common: one receiver on the consume stream. Opens it, keeps messages coming, and opens
+ * it anew, under the same instance, after a lost stream; the app sees no message twice because of that.
+ */
+export class Receiver implements ConsumeMember {
+  readonly config: ReceiverConfig;
+  readonly channel: ConsumeChannel;
+  readonly queue: ReceiverQueue;
+  readonly acks: AckSender;
+  readonly #opened: Deferred<string> = deferred();
+  readonly #closed: Deferred<void> = deferred();
+  readonly #instance: Buffer;
+  /** In the order in which they came. */
+  readonly #takers = new Set<Taker>();
+  #state: State = 'down';
+  #number = 0;
+  #attempt = 0;
+  #timer: Timer | undefined;
+  #granted = false;
+  #name: string;
+  #lastError: MagnetarError | undefined;
+  /** Why nothing comes any more. */
+  #refusal: MagnetarError | undefined;
+  #onFailed: () => void = () => {};
+  #deleteSubscription = false;
+  #turnAsked = false;
+  // Handed out, and not yet given back to the broker as permits.
+  #freeMessages = 0;
+  #freeBytes = 0;
+  #seek: PendingSeek | undefined;
+  #seeks: Promise<void> = Promise.resolve();
+  #lastSeekId = 0;
+  /** The entry that came damaged: it is fetched once again. */
+  #damaged = '';
+
+  constructor(channel: ConsumeChannel, config: ReceiverConfig) {
+    this.channel = channel;
+    this.config = config;
+    this.#name = config.name;
+    this.#instance = channel.environment.random.bytes(INSTANCE_BYTES);
+    this.queue = new ReceiverQueue(config.topic, (messages, bytes) => this.#consumed(messages, bytes));
+    this.acks = new AckSender({
+      environment: channel.environment,
+      timeoutMs: channel.operationTimeoutMs,
+      subscription: config.subscription,
+      ready: () => this.askTurn(),
+    });
+    this.#opened.promise.catch(() => {});
+  }
+
+  /** The name, once it is open; rejects when the broker refuses. */
+  get opened(): Promise<string> {
+    return this.#opened.promise;
+  }
+
+  get lastError(): MagnetarError | undefined {
+    return this.#lastError ?? this.channel.lastError;
+  }
+
+  /** Why nothing comes any more; absent while something may. */
+  get refusal(): MagnetarError | undefined {
+    return this.#refusal;
+  }
+
+  get number(): number {
+    return this.#number;
+  }
+
+  /** Begins; `onFailed` is called if it fails later. */
+  start(onFailed: () => void): void {
+    this.#onFailed = onFailed;
+    this.channel.attach(this);
+  }
+
+  streamUp(): void {
+    if (this.#state === 'down') this.#open();
+  }
+
+  streamDown(error: MagnetarError): void {
+    if (this.#state === 'ended') return;
+    if (this.#state === 'closing' && !this.#deleteSubscription) {
+      this.#end();
+      return;
+    }
+    this.#forget();
+    this.#state = 'down';
+    this.#attempt = 0;
+    this.#lastError = undefined;
+    if (!this.#granted && !error.retryable) this.fail(error);
+  }
+
+  /** What belonged to the number on the stream is void. */
+  #forget(): void {
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.#number = 0;
+    this.#freeMessages = 0;
+    this.#freeBytes = 0;
+    this.queue.drop();
+    this.acks.restart();
+  }
+
+  #open(): void {
+    const { environment, operationTimeoutMs } = this.channel;
+    const { topic, subscription, start } = this.config;
+    this.#state = 'opening';
+    const at: Position = this.#granted ? { at: 'index', index: messageIndex(this.queue.nextIndex) } : start;
+    const fields = { topic, subscription, type: 'exclusive', start: at, name: this.#name, instance: this.#instance } as const;
+    this.#number = this.channel.subscribe(this, fields);
+    this.#timer = environment.clock.after(operationTimeoutMs, () => {
+      this.#reopen(new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not opened within ${operationTimeoutMs} ms`)));
+    });
+  }
+
+  #text(what: string): string {
+    const { topic, subscription } = this.config;
+    return subscription === '' ? `the reader of ${topic} ${what}` : `the consumer of ${topic}, ${subscription}, ${what}`;
+  }
+
+  subscribed(answer: Subscribed): void {
+    if (this.#state !== 'opening') return;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    if (answer.error !== undefined) {
+      this.#number = 0;
+      this.#refused(answer.error);
+      return;
+    }
+    this.#name = answer.name;
+    this.#state = 'open';
+    this.#lastError = undefined;
+    this.#attempt = 0;
+    if (!this.#granted) {
+      this.#granted = true;
+      this.queue.beginAt(answer.nextIndex);
+      this.#opened.resolve(answer.name);
+    }
+    if (this.#deleteSubscription) {
+      this.#sendClose();
+      return;
+    }
+    this.channel.offerAcks(this);
+    this.#flow(this.config.queueMessages, this.config.queueBytes);
+    this.#sendSeek();
+  }
+
+  #refused(wire: WireError): void {
+    const error = fromWireError(wire);
+    const busy = !this.#granted && error.code === 'CONSUMER_BUSY';
+    if (busy || !wire.retryable) this.fail(error);
+    else this.#reopen(error);
+  }
+
+  /** Opens the receiver anew: what is not acknowledged is delivered again. */
+  #reopen(error: MagnetarError): void {
+    if (this.#number !== 0) this.channel.close({ consumer: this.#number, unsubscribe: false }, false);
+    this.#forget();
+    this.#state = 'waiting';
+    this.#lastError = error;
+    const { environment } = this.channel;
+    const { topic, subscription } = this.config;
+    environment.logger.warn('consumer is opened anew', { topic, subscription, error });
+    this.#timer = environment.clock.after(reconnectDelay(environment, this.#attempt++), () => this.#open());
+  }
+
+  #flow(messages: number, bytes: number): void {
+    this.channel.flow({ consumer: this.#number, messages, bytes });
+  }
+
+  #consumed(messages: number, bytes: number): void {
+    this.#freeMessages += messages;
+    this.#freeBytes += bytes;
+    const { queueMessages, queueBytes } = this.config;
+    if (this.#state !== 'open' || this.#seek !== undefined) return;
+    if (this.#freeMessages * 2 < queueMessages && this.#freeBytes * 2 < queueBytes) return;
+    this.#flow(this.#freeMessages, this.#freeBytes);
+    this.#freeMessages = 0;
+    this.#freeBytes = 0;
+  }
+
+  delivery(delivery: Delivery): void {
+    if (this.#state !== 'open') return;
+    const { ledgerId, entryId, block } = delivery;
+    if (crc32c(block) !== delivery.crc32c) {
+      this.#arrivedDamaged(`${ledgerId}:${entryId}`);
+      return;
+    }
+    try {
+      this.queue.add(delivery);
+    } catch (error) {
+      this.fail(toMagnetarError(error));
+      return;
+    }
+    if (this.#takers.size > 0) this.#serve();
+  }
+
+  #arrivedDamaged(place: string): void {
+    const text = this.#text(`was given entry ${place} with a checksum that does not match`);
+    const error = new MagnetarError('CHECKSUM_MISMATCH', text);
+    if (this.#damaged === place) {
+      this.fail(error);
+      return;
+    }
+    this.#damaged = place;
+    this.#reopen(error);
+  }
+
+  caughtUp({ index }: CaughtUp): void {
+    if (this.#state !== 'open') return;
+    this.queue.caughtUp(index);
+    if (this.#takers.size > 0) this.#serve();
+  }
+
+  /** The next message, if it is there, is below `end`, and nobody waits for it. */
+  take(end: number): Message | undefined {
+    return this.#takers.size > 0 || this.queue.peekIndex >= end ? undefined : this.queue.take();
+  }
+
+  /** Has somebody wait for a message. */
+  wait(taker: Taker): void {
+    if (this.#refusal !== undefined) {
+      taker.fail(this.#refusal);
+      return;
+    }
+    this.#takers.add(taker);
+    this.#serve();
+  }
+
+  /** Somebody no longer waits. */
+  leave(taker: Taker): void {
+    this.#takers.delete(taker);
+  }
+
+  #serve(): void {
+    const { queue } = this;
+    for (const taker of this.#takers) {
+      const index = queue.peekIndex;
+      if (index < taker.end) {
+        this.#takers.delete(taker);
+        const message = queue.take();
+        if (message !== undefined) taker.give(message);
+      } else if (index !== Number.POSITIVE_INFINITY || queue.isThrough(taker.end)) {
+        this.#takers.delete(taker);
+        taker.ended();
+      } else {
+        return;
+      }
+    }
+  }
+
+  /** Has what is acknowledged sent at the end of this turn of the event loop. */
+  askTurn(): void {
+    if (this.#turnAsked) return;
+    this.#turnAsked = true;
+    this.channel.atTurn(this);
+  }
+
+  turn(): void {
+    this.#turnAsked = false;
+    if (this.#state === 'open') this.channel.offerAcks(this);
+  }
+
+  get acksReady(): boolean {
+    return this.#state === 'open' && this.acks.ready;
+  }
+
+  nextAck(): SealedAck<unknown> | undefined {
+    return this.acks.next();
+  }
+
+  ackReceipt(receipt: AckReceipt): void {
+    this.acks.receipt(receipt);
+  }
+
+  /** Moves to a position. One seek at a time; what was acknowledged before is durable before. */
+  async seek(to: Position): Promise<void> {
+    const before = this.#seeks;
+    const done = this.#seekAfter(before, to);
+    this.#seeks = done.catch(() => {});
+    await done;
+  }
+
+  async #seekAfter(before: Promise<void>, to: Position): Promise<void> {
+    await before;
+    await this.acks.idle();
+    if (this.#refusal !== undefined) throw this.#refusal;
+    const { environment, operationTimeoutMs } = this.channel;
+    const seek: PendingSeek = { seekId: ++this.#lastSeekId, to, done: deferred() };
+    this.#seek = seek;
+    this.#sendSeek();
+    const late = (): MagnetarError => {
+      return new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not moved within ${operationTimeoutMs} ms`));
+    };
+    try {
+      await withDeadline(environment.clock, operationTimeoutMs, seek.done.promise, late);
+    } finally {
+      if (this.#seek === seek) this.#seek = undefined;
+    }
+  }
+
+  #sendSeek(): void {
+    if (this.#state !== 'open' || this.#seek === undefined) return;
+    const { seekId, to } = this.#seek;
+    this.channel.seek({ consumer: this.#number, seekId, to });
+  }
+
+  seekDone(answer: SeekDone): void {
+    if (this.#state !== 'open') return;
+    const seek = this.#seek?.seekId === answer.seekId ? this.#seek : undefined;
+    if (answer.error !== undefined) {
+      seek?.done.reject(fromWireError(answer.error));
+      if (seek !== undefined) this.#seek = undefined;
+      return;
+    }
+    // Also when nobody waits for it any more: the position has moved.
+    this.queue.beginAt(answer.nextIndex);
+    this.#freeMessages = 0;
+    this.#freeBytes = 0;
+    this.#flow(this.config.queueMessages, this.config.queueBytes);
+    if (seek === undefined) return;
+    this.#seek = undefined;
+    seek.done.resolve();
+  }
+
+  closed(answer: ConsumerClosed): void {
+    if (this.#state === 'ended') return;
+    if (this.#state === 'closing') {
+      if (answer.error !== undefined) this.#closed.reject(fromWireError(answer.error));
+      this.#end();
+      return;
+    }
+    this.#number = 0;
+    if (answer.error === undefined) this.#reopen(new MagnetarError('UNAVAILABLE', this.#text('was closed by the broker')));
+    else if (answer.error.retryable) this.#reopen(fromWireError(answer.error));
+    else this.fail(fromWireError(answer.error));
+  }
+
+  /**
+   * Closes the receiver, after what was acknowledged is durable; with `unsubscribe`, deletes the subscription. Resolves
+   * when the broker has answered. @throws MagnetarError, when deleting, DEADLINE_EXCEEDED or the broker's refusal
+   */
+  async close(unsubscribe: boolean): Promise<void> {
+    if (this.#refusal === undefined) this.#refuse(new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
+    await this.acks.idle();
+    if (this.#state === 'ended') return;
+    this.#deleteSubscription = unsubscribe;
+    if (this.#state === 'open') this.#sendClose();
+    else if (!unsubscribe) this.#depart();
+    const { environment, operationTimeoutMs } = this.channel;
+    const late = (): MagnetarError => {
+      return new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not closed within ${operationTimeoutMs} ms`));
+    };
+    try {
+      await withDeadline(environment.clock, operationTimeoutMs, this.#closed.promise, late);
+    } catch (error) {
+      if (unsubscribe) throw error;
+    } finally {
+      this.#depart();
+    }
+  }
+
+  #sendClose(): void {
+    this.#state = 'closing';
+    this.channel.close({ consumer: this.#number, unsubscribe: this.#deleteSubscription }, true);
+  }
+
+  #depart(): void {
+    if (this.#state === 'ended') return;
+    if (this.#number !== 0 && this.#state !== 'closing') {
+      this.channel.close({ consumer: this.#number, unsubscribe: false }, false);
+    }
+    this.#end();
+  }
+
+  #end(): void {
+    this.#forget();
+    this.#state = 'ended';
+    this.channel.detach(this);
+    this.#closed.resolve();
+  }
+
+  /** From now on nothing is handed out any more. */
+  #refuse(error: MagnetarError): void {
+    this.#refusal = error;
+    this.queue.drop();
+    const takers = [...this.#takers];
+    this.#takers.clear();
+    for (const taker of takers) taker.fail(error);
+    this.#seek?.done.reject(error);
+    this.#seek = undefined;
+  }
+
+  /** It cannot go on: everybody who waits is told. */
+  fail(error: MagnetarError): void {
+    if (this.#state === 'ended') return;
+    this.#opened.reject(error);
+    this.#depart();
+    this.acks.abandon(error);
+    if (this.#refusal === undefined) {
+      this.#refuse(error);
+      this.#onFailed();
+    }
+  }
+}

@@ -1,0 +1,65 @@
+import { MagnetarError } from '../lib/errors.ts';
+import type { Timer } from '../runtime/clock.ts';
+import type { WaitOptions } from './abort.ts';
+import { abortReason, onAbort } from './abort.ts';
+import { checkInteger } from './check.ts';
+import { findEnd } from './end-probe.ts';
+import type { IterationOptions } from './iteration.ts';
+import { Iteration } from './iteration.ts';
+import type { Message } from './message.ts';
+import type { Receiver, Taker } from './receiver.ts';
+
+const HIGHEST_MS = 86_400_000;
+
+/** How long `receive` and `readNext` wait. */
+export interface ReceiveOptions extends WaitOptions {
+  /** After so many milliseconds without a message they reject with DEADLINE_EXCEEDED. By default they wait on. */
+  readonly timeoutMs?: number | undefined;
+}
+
+/** The next message of a receiver. @throws MagnetarError DEADLINE_EXCEEDED, ALREADY_CLOSED, or why it failed */
+export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefined): Promise<Message> {
+  if (receiver.refusal !== undefined) return Promise.reject(receiver.refusal);
+  const signal = options?.signal;
+  if (signal?.aborted === true) return Promise.reject(abortReason(signal));
+  const message = receiver.take(Number.POSITIVE_INFINITY);
+  return message === undefined ? waitFor(receiver, options) : Promise.resolve(message);
+}
+
+async function waitFor(receiver: Receiver, options: ReceiveOptions = {}): Promise<Message> {
+  const { signal, timeoutMs } = options;
+  const ms = checkInteger('timeoutMs', timeoutMs, { fallback: HIGHEST_MS, lowest: 0, highest: HIGHEST_MS });
+  let timer: Timer | undefined;
+  let stop = (): void => {};
+  try {
+    return await new Promise<Message>((resolve, reject) => {
+      const taker: Taker = {
+        end: Number.POSITIVE_INFINITY,
+        give: resolve,
+        ended: () => reject(new MagnetarError('INTERNAL', 'there is no end to wait for')),
+        fail: reject,
+      };
+      const leave = (error: Error): void => {
+        receiver.leave(taker);
+        reject(error);
+      };
+      stop = onAbort(signal, leave);
+      if (timeoutMs !== undefined) {
+        timer = receiver.channel.environment.clock.after(ms, () => {
+          leave(new MagnetarError('DEADLINE_EXCEEDED', `no message of ${receiver.config.topic} came within ${ms} ms`));
+        });
+      }
+      receiver.wait(taker);
+    });
+  } finally {
+    stop();
+    timer?.cancel();
+  }
+}
+
+/** An iteration over the messages of a receiver. */
+export function iterate(receiver: Receiver, options: IterationOptions = {}): Iteration {
+  const { channel, config } = receiver;
+  const end = options.untilEnd === true ? () => findEnd(channel, config.topic) : undefined;
+  return new Iteration(receiver, options.signal, end);
+}

@@ -1,0 +1,141 @@
+import { describe, expect, test } from 'vitest';
+import { type ErrorCode, MagnetarError } from '../lib/errors.ts';
+import type { Environment } from '../runtime/environment.ts';
+import { silentLogger } from '../runtime/logger.ts';
+import { CrashDisk } from '../runtime/testing/crash-disk.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
+import { seededRandom } from '../runtime/testing/seeded-random.ts';
+import { testEntry } from './bookie.contract.ts';
+import type { AppendEntry, Bookie } from './bookie.ts';
+import { BookieLane, type Copy, type LaneLimits } from './bookie-lane.ts';
+
+/** A bookie that answers when the test says so. */
+class SlowBookie implements Bookie {
+  readonly id = 'slow';
+  readonly available = true;
+  readonly waiting: { entry: AppendEntry; done: (error?: MagnetarError) => void }[] = [];
+
+  append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
+    this.waiting.push({ entry, done });
+  }
+
+  answer(error?: MagnetarError): void {
+    this.waiting.shift()?.done(error);
+  }
+
+  read = (): Promise<never> => new Promise(() => {});
+  readLac = (): Promise<never> => new Promise(() => {});
+  close = async (): Promise<void> => await Promise.resolve();
+}
+
+function setUp(limits: Partial<LaneLimits> = {}): {
+  lane: BookieLane;
+  bookie: SlowBookie;
+  clock: ManualClock;
+  outcomes: (ErrorCode | 'stored')[];
+  append: (entry: number) => Copy;
+} {
+  const clock = new ManualClock();
+  const environment: Environment = {
+    clock,
+    random: seededRandom(1),
+    disk: new CrashDisk(),
+    logger: silentLogger,
+    fatal: () => {},
+  };
+  const bookie = new SlowBookie();
+  const lane = new BookieLane(environment, bookie, {
+    appendDeadlineMs: 10_000,
+    readDeadlineMs: 5_000,
+    laggingBytes: 40,
+    inFlightEntries: 3,
+    inFlightBytes: 1_000,
+    ...limits,
+  });
+  const outcomes: (ErrorCode | 'stored')[] = [];
+  const append = (entry: number): Copy => {
+    const copy: Copy = {
+      entry: testEntry(1, entry),
+      settled: (error) => void outcomes.push(error === undefined ? 'stored' : error.code),
+    };
+    lane.append(copy);
+    return copy;
+  };
+  return { lane, bookie, clock, outcomes, append };
+}
+
+describe('a lane', () => {
+  test('fails a copy at its deadline, and tells of an answer that comes later', () => {
+    const { bookie, clock, outcomes, append } = setUp();
+    append(0);
+    clock.advance(5_000);
+    append(1);
+    clock.advance(4_999);
+    expect(outcomes).toEqual([]);
+    clock.advance(1_500);
+    expect(outcomes).toEqual(['DEADLINE_EXCEEDED']);
+    bookie.answer();
+    bookie.answer();
+    expect(outcomes).toEqual(['DEADLINE_EXCEEDED', 'stored', 'stored']);
+    clock.advance(20_000);
+    expect(outcomes).toHaveLength(3);
+    expect(clock.pendingTimers).toBe(0);
+  });
+
+  test('fails a read at its deadline', async () => {
+    const { lane, clock } = setUp();
+    const read = lane.readLac({ ledgerId: testEntry(1, 0).ledgerId });
+    clock.advance(6_000);
+    await expect(read).rejects.toMatchObject({ code: 'DEADLINE_EXCEEDED' });
+  });
+
+  test('gives a bookie so many copies at a time, the rest in their order', () => {
+    const { bookie, outcomes, append } = setUp();
+    for (let entry = 0; entry < 5; entry++) append(entry);
+    expect(bookie.waiting.map(({ entry }) => entry.entryId)).toEqual([0, 1, 2]);
+    bookie.answer();
+    bookie.answer();
+    expect(bookie.waiting.map(({ entry }) => entry.entryId)).toEqual([2, 3, 4]);
+    expect(outcomes).toEqual(['stored', 'stored']);
+  });
+
+  test('a straggler’s copies of confirmed entries are bounded: then copies are dropped until it catches up', () => {
+    const { lane, bookie, clock, outcomes, append } = setUp({ inFlightEntries: 100 });
+    const copies = [append(0), append(1), append(2)]; // 16 bytes each
+    expect(lane.available).toBe(true);
+    for (const copy of copies) lane.confirmed(copy);
+    expect(lane.available).toBe(false);
+    append(3);
+    expect(outcomes).toEqual([]); // never before append returns
+    clock.turn();
+    expect(outcomes).toEqual(['QUEUE_FULL']);
+    bookie.answer();
+    expect(lane.available).toBe(true);
+    append(4);
+    expect(bookie.waiting.map(({ entry }) => entry.entryId)).toEqual([1, 2, 4]);
+  });
+
+  test('a bookie that is merely as slow as all others is no straggler', () => {
+    const { lane, outcomes, append } = setUp({ inFlightEntries: 1 });
+    for (let entry = 0; entry < 100; entry++) append(entry);
+    expect(lane.available).toBe(true);
+    expect(outcomes).toEqual([]);
+  });
+
+  test('a full bookie is asked again, until the deadline', () => {
+    const { bookie, clock, outcomes, append } = setUp();
+    const full = new MagnetarError('QUEUE_FULL', 'full');
+    append(0);
+    bookie.answer(full);
+    expect(bookie.waiting).toEqual([]);
+    clock.advance(10);
+    bookie.answer();
+    expect(outcomes).toEqual(['stored']);
+    append(1);
+    clock.advance(12_000);
+    bookie.answer(full);
+    clock.advance(100);
+    expect(outcomes).toEqual(['stored', 'DEADLINE_EXCEEDED', 'QUEUE_FULL']);
+    expect(bookie.waiting).toEqual([]);
+  });
+});

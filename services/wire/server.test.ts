@@ -1,0 +1,165 @@
+import { connect } from 'node:http2';
+
+import { Client, credentials, Metadata, type Server } from '@grpc/grpc-js';
+import { afterEach, describe, expect, test } from 'vitest';
+
+import { hasCode, MagnetarError } from '../lib/errors.ts';
+import type { PublishRequest, PublishResponse } from './frames.ts';
+import { publishRequest, publishResponse } from './publish-codec.ts';
+import { bindWithWideWindows, clientOptions, createServer } from './server.ts';
+import { type BrokerHandlers, brokerService } from './services.ts';
+import { type FailedStatus, fromStatus, toStatus } from './status.ts';
+
+const WINDOW_BYTES = 8_388_608;
+const cleanUps: (() => void)[] = [];
+
+afterEach(() => {
+  for (const cleanUp of cleanUps.splice(0).toReversed()) cleanUp();
+});
+
+/** Echoes opens as opened, and fails when asked for the topic 'fail'. */
+const handlers: BrokerHandlers = {
+  Publish(call) {
+    call.on('data', (bytes: Buffer) => {
+      const { opens = [] } = publishRequest.decode(bytes);
+      const error = new MagnetarError('TOPIC_NAME_INVALID', 'topic is "é"', { details: { value: 'é' } });
+      if (opens.some(({ topic }) => topic === 'fail')) call.emit('error', toStatus(error));
+      else call.write({ opened: opens.map(({ producer, topic }) => ({ producer, name: topic, epoch: 0 })) });
+    });
+    call.on('end', () => call.end());
+  },
+  Consume(call) {
+    call.end();
+  },
+};
+
+async function listen(): Promise<{ server: Server; port: number }> {
+  const server = createServer();
+  cleanUps.push(() => server.forceShutdown());
+  server.addService(brokerService, handlers);
+  return { server, port: await bindWithWideWindows(server, '127.0.0.1:0') };
+}
+
+interface Exchange {
+  readonly frames: PublishResponse[];
+  readonly error?: MagnetarError;
+}
+
+/** Sends frames, half-closes, and gives what came back. */
+async function exchange(port: number, requests: readonly PublishRequest[]): Promise<Exchange> {
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
+  cleanUps.push(() => client.close());
+  const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
+  const options = { deadline: Date.now() + 5_000 };
+  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize, new Metadata(), options);
+  const frames: PublishResponse[] = [];
+  call.on('data', (bytes: Buffer) => frames.push(publishResponse.decode(bytes)));
+  for (const request of requests) call.write(request);
+  call.end();
+  return await new Promise<Exchange>((resolve) => {
+    call.on('end', () => resolve({ frames }));
+    call.on('error', (error: FailedStatus) => resolve({ frames, error: fromStatus(error) }));
+  });
+}
+
+const open = (topic: string): PublishRequest => ({
+  opens: [{ producer: 1, topic, name: '', instance: Buffer.alloc(0) }],
+});
+
+describe('a server', () => {
+  test('has wide windows, seen from outside', async () => {
+    const { port } = await listen();
+    const session = connect(`http://127.0.0.1:${port}`);
+    cleanUps.push(() => session.destroy());
+    const settings = await new Promise((resolve) => {
+      session.once('remoteSettings', resolve);
+    });
+    expect(settings).toMatchObject({ initialWindowSize: WINDOW_BYTES, maxFrameSize: 262_144 });
+    await new Promise((resolve, reject) => {
+      session.ping((error) => (error === null ? resolve(undefined) : reject(error)));
+    });
+    expect(session.state.remoteWindowSize).toBe(WINDOW_BYTES);
+  });
+
+  test('exchanges frames with a client, also ones above gRPC’s default of 4 MiB', async () => {
+    const { port } = await listen();
+    const long = 'x'.repeat(6_000_000);
+    const { frames, error } = await exchange(port, [open('a'), open(long)]);
+    expect(error).toBeUndefined();
+    expect(frames.map((frame) => frame.opened?.[0]?.name.length)).toEqual([1, 6_000_000]);
+  });
+
+  test('refuses frames above 16 MiB', async () => {
+    const { port } = await listen();
+    const { error } = await exchange(port, [open('x'.repeat(16_777_216))]);
+    expect(error?.code).toBe('MESSAGE_TOO_LARGE');
+  });
+
+  test('ends a stream with an error that arrives whole', async () => {
+    const { port } = await listen();
+    const { error } = await exchange(port, [open('fail')]);
+    expect(error).toMatchObject({ code: 'TOPIC_NAME_INVALID', message: 'topic is "é"', details: { value: 'é' } });
+  });
+
+  test('that goes away is UNAVAILABLE to whoever has a stream open', async () => {
+    const { server, port } = await listen();
+    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
+    cleanUps.push(() => client.close());
+    const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
+    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+    const failed = new Promise<MagnetarError>((resolve) => {
+      call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
+    });
+    call.write(open('a'));
+    await new Promise((resolve) => {
+      call.once('data', resolve);
+    });
+    server.forceShutdown();
+    expect(await failed).toMatchObject({ code: 'UNAVAILABLE', message: 'the connection was lost' });
+  });
+
+  test('a stream that its own side cancels is CANCELLED', async () => {
+    const { port } = await listen();
+    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
+    cleanUps.push(() => client.close());
+    const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
+    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+    const failed = new Promise<MagnetarError>((resolve) => {
+      call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
+    });
+    call.write(open('a'));
+    await new Promise((resolve) => {
+      call.once('data', resolve);
+    });
+    call.cancel();
+    expect((await failed).code).toBe('CANCELLED');
+  });
+
+  test('names the port that is in use', async () => {
+    const { port } = await listen();
+    const second = createServer();
+    cleanUps.push(() => second.forceShutdown());
+    const error: unknown = await bindWithWideWindows(second, `127.0.0.1:${port}`).catch((thrown: unknown) => thrown);
+    expect(hasCode(error, 'PORT_IN_USE')).toBe(true);
+    expect(error).toMatchObject({ message: `port ${port} is in use (127.0.0.1:${port}); choose another one` });
+  });
+
+  test('names an address that this machine does not have', async () => {
+    const server = createServer();
+    cleanUps.push(() => server.forceShutdown());
+    await expect(bindWithWideWindows(server, '192.0.2.1:7650')).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message: 'cannot listen on 192.0.2.1:7650: EADDRNOTAVAIL',
+    });
+  });
+});
+
+test('a server that is not there is UNAVAILABLE in one line with its address', async () => {
+  const { server, port } = await listen();
+  server.forceShutdown();
+  const { error } = await exchange(port, [open('a')]);
+  expect(error).toMatchObject({
+    code: 'UNAVAILABLE',
+    message: `cannot connect to 127.0.0.1:${port}: connection refused`,
+  });
+});
