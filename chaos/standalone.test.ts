@@ -122,7 +122,7 @@ describe('what a server refuses', () => {
     expect(message).toMatch(/in use/);
     expect(message).toContain(server.data);
     await using bookie = await startBookie();
-    const again = await refused('bookie', '--data', bookie.data, '--port', `${await freePort()}`);
+    const again = await refused('bookie', '--data', bookie.data, '--port', `${bookie.port}`);
     expect(again).toMatch(/in use/);
     expect(again).toContain(bookie.data);
   });

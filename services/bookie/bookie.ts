@@ -1,13 +1,5 @@
 /** A bookie: a log-structured store of ledger entries on one folder. Rules LP-10 to LP-13, LP-23, LP-27, LP-29. */
-import type {
-  AppendEntry,
-  Bookie,
-  BookieId,
-  LacResult,
-  ReadEntries,
-  ReadLac,
-  StoredEntry,
-} from '../ledger/bookie.ts';
+import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from '../ledger/bookie.ts';
 import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
 import type { Environment } from '../runtime/environment.ts';
@@ -57,6 +49,8 @@ const DEFAULTS: Required<BookieOptions> = {
   readAheadBytes: 16_777_216,
   markDelayMs: 20,
 };
+/** The largest entry: with its numbers it has to fit into one gRPC message. */
+export const MAX_ENTRY_BYTES: number = MAX_FRAME_BYTES - 65_536;
 const GROUP_RECORDS = 4_096;
 const GROUP_BYTES = 8_388_608;
 const FILL_AHEAD_BYTES = 8_388_608;
@@ -395,8 +389,8 @@ function checkEntry(entry: AppendEntry): void {
   if (bytes !== payloadBytes) {
     throw new MagnetarError('INVALID_ARGUMENT', `payloadBytes is ${payloadBytes}; the pieces have ${bytes}`);
   }
-  if (bytes > MAX_FRAME_BYTES) {
-    throw new MagnetarError('MESSAGE_TOO_LARGE', `an entry has ${bytes} bytes; at most ${MAX_FRAME_BYTES} are allowed`);
+  if (bytes > MAX_ENTRY_BYTES) {
+    throw new MagnetarError('MESSAGE_TOO_LARGE', `an entry has ${bytes} bytes; at most ${MAX_ENTRY_BYTES} are allowed`);
   }
   if (entryDigest({ ledgerId, entryId, lac, length, payload }) !== entry.digest) {
     throw new MagnetarError('CHECKSUM_MISMATCH', `entry ${entryId} of ledger ${ledgerId} was damaged on its way`);

@@ -9,7 +9,14 @@ import type { DiskFile } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { LruCache } from './index/lru.ts';
 import type { Location } from './ledger-table.ts';
-import { DATA_START, decodeRecordHeader, digestHolds, RECORD_HEADER_BYTES, recordBytes, type SegmentIdentity } from './segments/format.ts';
+import {
+  DATA_START,
+  decodeRecordHeader,
+  digestHolds,
+  RECORD_HEADER_BYTES,
+  recordBytes,
+  type SegmentIdentity,
+} from './segments/format.ts';
 import { openSegment } from './segments/segment-file.ts';
 import { segmentUnknown } from './segment-store.ts';
 
@@ -197,7 +204,8 @@ function decodeEntryAt(bytes: Buffer, at: number, wanted: Wanted): StoredEntry |
   const { location } = wanted;
   if (location.offset < DATA_START) return undefined;
   const header = decodeRecordHeader(bytes, at, location.offset, wanted.identity);
-  if (header === undefined || header.ledgerId !== wanted.ledgerId || header.entryId !== wanted.entryId) return undefined;
+  if (header === undefined || header.ledgerId !== wanted.ledgerId || header.entryId !== wanted.entryId)
+    return undefined;
   const payload = bytes.subarray(at + RECORD_HEADER_BYTES, at + RECORD_HEADER_BYTES + header.payloadBytes);
   if (payload.length !== location.payloadBytes || !digestHolds(header, payload)) return undefined;
   return {

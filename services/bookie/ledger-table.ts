@@ -244,7 +244,10 @@ export class LedgerTable {
     if (cached !== undefined) return cached;
     const value = this.#read(entriesKey(ledgerId, segment));
     if (value === undefined) {
-      throw new MagnetarError('ENTRY_UNKNOWN', `the index lost the entries of ledger ${ledgerId} in segment ${segment}`);
+      throw new MagnetarError(
+        'ENTRY_UNKNOWN',
+        `the index lost the entries of ledger ${ledgerId} in segment ${segment}`,
+      );
     }
     const { entries } = decodeLedgerPart(value);
     this.#tables.set(name, entries, entries.bytes);

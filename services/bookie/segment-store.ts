@@ -107,7 +107,7 @@ export class SegmentStore {
       this.#lost(id, undefined, 'has no readable header');
       return undefined;
     }
-    const keep = await this.#indexFromFooter(opened) || (await this.#replay(opened, followed));
+    const keep = (await this.#indexFromFooter(opened)) || (await this.#replay(opened, followed));
     if (keep === 'unused') return SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
     await opened.file.close();
     return undefined;

@@ -3,7 +3,7 @@ import { hasCode } from '../lib/errors.ts';
 import { ChunkedOutput } from './chunked-output.ts';
 import { printMessage } from './message-format.ts';
 import type { From } from './position.ts';
-import { EXIT_DONE, type Shell } from './shell.ts';
+import { EXIT_DONE, OPERATION_TIMEOUT_MS, type Shell } from './shell.ts';
 
 export interface PrintMessagesOptions {
   readonly serviceUrl: string;
@@ -86,12 +86,13 @@ async function print(
  */
 export async function printMessages(shell: Shell, options: PrintMessagesOptions): Promise<number> {
   const { topic, subscription } = options;
-  const client = new Client({ serviceUrl: options.serviceUrl });
+  const client = new Client({ serviceUrl: options.serviceUrl, operationTimeoutMs: OPERATION_TIMEOUT_MS });
+  const wait = { signal: shell.interrupted };
   try {
     const start = startPosition(shell, options.from);
     const consumer =
-      subscription === undefined ? undefined : await client.subscribe({ topic, subscription, startPosition: start });
-    const source: Source = consumer ?? (await client.createReader({ topic, startPosition: start }));
+      subscription === undefined ? undefined : await client.subscribe({ topic, subscription, startPosition: start }, wait);
+    const source: Source = consumer ?? (await client.createReader({ topic, startPosition: start }, wait));
     const acks = consumer && new Acks(async (message) => await consumer.acknowledgeCumulative(message));
     const output = new ChunkedOutput<Message>(shell.stdout, shell.clock, (message) => acks?.upTo(message));
     try {

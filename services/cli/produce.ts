@@ -5,7 +5,7 @@ import { ChunkedOutput } from './chunked-output.ts';
 import { LineSplitter } from './line-splitter.ts';
 import { Progress } from './progress.ts';
 import { RateLimit } from './rate-limit.ts';
-import { EXIT_DONE, EXIT_FAILED, type Shell } from './shell.ts';
+import { EXIT_DONE, EXIT_FAILED, OPERATION_TIMEOUT_MS, type Shell } from './shell.ts';
 
 /** What one publication holds that is not acknowledged. */
 const WINDOW_BYTES = 16_777_216;
@@ -191,13 +191,10 @@ async function sendInput(publication: Publication, input: Input, interrupted: Ab
 /** `magnetar produce`. Resolves with the exit code. @throws MagnetarError the first thing that failed */
 export async function produce(shell: Shell, options: ProduceOptions): Promise<number> {
   const input = await openInput(shell, options);
-  const client = new Client({ serviceUrl: options.serviceUrl });
+  const client = new Client({ serviceUrl: options.serviceUrl, operationTimeoutMs: OPERATION_TIMEOUT_MS });
   try {
-    const producer = await client.createProducer({
-      topic: options.topic,
-      maxPendingBytes: 2 * WINDOW_BYTES,
-      maxPendingMessages: 2 * WINDOW_MESSAGES,
-    });
+    const limits = { maxPendingBytes: 2 * WINDOW_BYTES, maxPendingMessages: 2 * WINDOW_MESSAGES };
+    const producer = await client.createProducer({ topic: options.topic, ...limits }, { signal: shell.interrupted });
     const output = new ChunkedOutput<undefined>(shell.stdout, shell.clock);
     const progress = new Progress(shell);
     const publication = new Publication(shell, options, producer, output, progress);

@@ -67,9 +67,7 @@ describe('runProgram', () => {
       stdout: '',
       stderr: "magnetar: wrong\nSee 'magnetar work --help'.\n",
     });
-    expect((await run(['work', '--no'])).stderr).toBe(
-      "magnetar: unknown option '--no'\nSee 'magnetar work --help'.\n",
-    );
+    expect((await run(['work', '--no'])).stderr).toBe("magnetar: unknown option '--no'\nSee 'magnetar work --help'.\n");
     expect((await run(['wrk'])).code).toBe(2);
   });
 

@@ -28,12 +28,10 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | u
     work.catch(() => {});
     throw abortReason(signal);
   }
-  let stop = (): void => {};
-  const aborted = new Promise<never>((_, reject) => {
-    stop = onAbort(signal, reject);
-  });
+  const aborted = deferred<never>();
+  const stop = onAbort(signal, (reason) => aborted.reject(reason));
   try {
-    return await Promise.race([work, aborted]);
+    return await Promise.race([work, aborted.promise]);
   } finally {
     stop();
   }
@@ -41,10 +39,10 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | u
 
 /** The outcome of `work`, or a rejection with what `late` makes after `ms`. The work itself goes on. */
 export async function withDeadline<T>(clock: Clock, ms: number, work: Promise<T>, late: () => Error): Promise<T> {
-  const { promise: expired, reject } = deferred<never>();
-  const timer = clock.after(ms, () => reject(late()));
+  const expired = deferred<never>();
+  const timer = clock.after(ms, () => expired.reject(late()));
   try {
-    return await Promise.race([work, expired]);
+    return await Promise.race([work, expired.promise]);
   } finally {
     timer.cancel();
   }

@@ -155,7 +155,12 @@ export abstract class Channel<
     this.credits.grant(hello.credit?.items ?? 0, hello.credit?.bytes ?? 0);
     this.#outbox = new Outbox({ clock: this.environment.clock, stream, frame: this.#frame });
     this.greeted(hello);
-    for (const member of [...this.#members]) member.streamUp();
+    for (const member of this.#snapshot()) member.streamUp();
+  }
+
+  /** The members of now: they come and go while they are told. */
+  #snapshot(): Member[] {
+    return [...this.#members];
   }
 
   /** A new stream is there, and the server has said hello. */
@@ -169,7 +174,7 @@ export abstract class Channel<
     this.#outbox = undefined;
     this.#byNumber.clear();
     this.credits.reset();
-    for (const member of [...this.#members]) member.streamDown(error);
+    for (const member of this.#snapshot()) member.streamDown(error);
   }
 
   /** Ends the stream, within `ms`. */

@@ -1,4 +1,5 @@
 /** Checks of what an app passes in. Every error names the field, its value and what is allowed. */
+import { types } from 'node:util';
 import { MagnetarError } from '../lib/errors.ts';
 
 const SHOWN_CHARACTERS = 80;
@@ -8,7 +9,7 @@ function shown(value: unknown): string {
   if (typeof value === 'string') text = JSON.stringify(value);
   else if (typeof value === 'bigint' || typeof value === 'number' || typeof value === 'boolean') text = String(value);
   else if (value === null || value === undefined) text = String(value);
-  else if (value instanceof Date) text = 'a Date that is no valid time';
+  else if (types.isDate(value)) text = 'a Date that is no valid time';
   else if (Array.isArray(value)) text = 'an array';
   else text = `a value of type ${typeof value}`;
   return text.length > SHOWN_CHARACTERS ? `${text.slice(0, SHOWN_CHARACTERS)}…` : text;

@@ -6,7 +6,14 @@ import { Consumer } from './consumer.ts';
 import type { ClientEnvironment } from './environment.ts';
 import { nodeEnvironment } from './environment.ts';
 import { Link } from './link.ts';
-import type { ClientConfig, ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions, ReceiverConfig } from './options.ts';
+import type {
+  ClientConfig,
+  ClientOptions,
+  ConsumerOptions,
+  ProducerOptions,
+  ReaderOptions,
+  ReceiverConfig,
+} from './options.ts';
 import { checkClientOptions, checkConsumerOptions, checkProducerOptions, checkReaderOptions } from './options.ts';
 import { Producer } from './producer.ts';
 import { ProducerSession } from './producer-session.ts';
@@ -93,8 +100,7 @@ export class Client implements AsyncDisposable {
       if (made !== undefined) this.#open.delete(made);
     };
     receiver.start(onClosed);
-    const opening = { lastError: receiver.lastError, close: () => receiver.close(false) };
-    const name = await this.#whenOpen(receiver.opened, opening, what, wait);
+    const name = await this.#whenOpen(receiver.opened, receiver, what, wait);
     made = make(receiver, name, onClosed);
     this.#open.add(made);
     return made;

@@ -1,4 +1,4 @@
-import { MagnetarError } from '../lib/errors.ts';
+import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { WaitOptions } from './abort.ts';
 import { unlessAborted } from './abort.ts';
 import { invalid } from './check.ts';
@@ -68,7 +68,7 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
     try {
       index = this.#indexOf(message);
     } catch (error) {
-      return Promise.reject(error as Error);
+      return Promise.reject(toMagnetarError(error));
     }
     const { acks } = this.#receiver;
     const durable = cumulative ? acks.addBelow(index + 1) : acks.add(index);
@@ -108,7 +108,7 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
    * ends: `receive` with ALREADY_CLOSED, iterations as at an end. Idempotent.
    */
   close(options?: WaitOptions): Promise<void> {
-    this.#closing ??= this.#receiver.close(false).finally(this.#onClosed);
+    this.#closing ??= this.#receiver.close().finally(this.#onClosed);
     return unlessAborted(this.#closing, options?.signal);
   }
 

@@ -92,7 +92,10 @@ export async function findEnd(channel: ConsumeChannel, topic: string): Promise<n
   channel.attach(probe);
   const late = (): MagnetarError => {
     if (channel.lastError !== undefined) return channel.lastError;
-    return new MagnetarError('DEADLINE_EXCEEDED', `finding the end of ${topic} took longer than ${operationTimeoutMs} ms`);
+    return new MagnetarError(
+      'DEADLINE_EXCEEDED',
+      `finding the end of ${topic} took longer than ${operationTimeoutMs} ms`,
+    );
   };
   try {
     return await withDeadline(environment.clock, operationTimeoutMs, probe.end, late);

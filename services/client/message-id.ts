@@ -1,6 +1,6 @@
 import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import { MagnetarError } from '../lib/errors.ts';
-import { entryId, ledgerId, messageIndex } from '../lib/ids.ts';
+import { entryId as toEntryId, ledgerId as toLedgerId, messageIndex } from '../lib/ids.ts';
 import { readMessageId, writeMessageId } from '../wire/common-codec.ts';
 import type { WireMessageId } from '../wire/frames.ts';
 import { invalid } from './check.ts';
@@ -45,7 +45,9 @@ export class MessageId {
   static parse(text: string): MessageId {
     const found = typeof text === 'string' ? FORM.exec(text) : null;
     if (found === null) throw invalid('message id', text, ALLOWED);
-    const [ledger, entry, batch, partition] = found.slice(1).map((part) => (part === undefined ? undefined : Number(part)));
+    const [ledger, entry, batch, partition] = found
+      .slice(1)
+      .map((part) => (part === undefined ? undefined : Number(part)));
     if (ledger === undefined || entry === undefined || batch === undefined) throw invalid('message id', text, ALLOWED);
     if (!Number.isSafeInteger(ledger) || !Number.isSafeInteger(entry) || Math.max(batch, partition ?? 0) > UINT32_MAX) {
       throw invalid('message id', text, `${ALLOWED}, within 2^53-1 (ledger, entry) and 2^32-1`);
@@ -92,8 +94,8 @@ export function toWire(id: MessageId): WireMessageId {
     throw new MagnetarError('INVALID_ARGUMENT', text);
   }
   return {
-    ledgerId: ledgerId(id.ledgerId),
-    entryId: entryId(id.entryId),
+    ledgerId: toLedgerId(id.ledgerId),
+    entryId: toEntryId(id.entryId),
     batchIndex: id.batchIndex,
     ...(id.partition === undefined ? {} : { partition: id.partition }),
     ...(id.index === undefined ? {} : { index: messageIndex(id.index) }),

@@ -1,3 +1,4 @@
+import { types } from 'node:util';
 import { messageIndex } from '../lib/ids.ts';
 import type { Position } from '../wire/frames.ts';
 import { invalid } from './check.ts';
@@ -19,7 +20,7 @@ function hasIndex(value: unknown): value is { readonly index: unknown } {
 export function toPosition(field: string, value: StartPosition): Position {
   if (value === 'earliest' || value === 'latest') return { at: value };
   if (value instanceof MessageId) return { at: 'messageId', id: toWire(value) };
-  if (value instanceof Date) {
+  if (types.isDate(value)) {
     const time = value.getTime();
     if (!Number.isSafeInteger(time) || time < 0) throw invalid(field, value, ALLOWED);
     return { at: 'time', time };

@@ -56,7 +56,7 @@ export class Reader implements AsyncIterable<Message>, AsyncDisposable {
 
   /** Closes the reader. Whoever waits for messages is told, as with a consumer. Idempotent. */
   close(options?: WaitOptions): Promise<void> {
-    this.#closing ??= this.#receiver.close(false).finally(this.#onClosed);
+    this.#closing ??= this.#receiver.close().finally(this.#onClosed);
     return unlessAborted(this.#closing, options?.signal);
   }
 

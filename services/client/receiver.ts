@@ -155,16 +155,27 @@ export class Receiver implements ConsumeMember {
     const { topic, subscription, start } = this.config;
     this.#state = 'opening';
     const at: Position = this.#granted ? { at: 'index', index: messageIndex(this.queue.nextIndex) } : start;
-    const fields = { topic, subscription, type: 'exclusive', start: at, name: this.#name, instance: this.#instance } as const;
+    const fields = {
+      topic,
+      subscription,
+      type: 'exclusive',
+      start: at,
+      name: this.#name,
+      instance: this.#instance,
+    } as const;
     this.#number = this.channel.subscribe(this, fields);
     this.#timer = environment.clock.after(operationTimeoutMs, () => {
-      this.#reopen(new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not opened within ${operationTimeoutMs} ms`)));
+      this.#reopen(
+        new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not opened within ${operationTimeoutMs} ms`)),
+      );
     });
   }
 
   #text(what: string): string {
     const { topic, subscription } = this.config;
-    return subscription === '' ? `the reader of ${topic} ${what}` : `the consumer of ${topic}, ${subscription}, ${what}`;
+    return subscription === ''
+      ? `the reader of ${topic} ${what}`
+      : `the consumer of ${topic}, ${subscription}, ${what}`;
   }
 
   subscribed(answer: Subscribed): void {
@@ -380,7 +391,8 @@ export class Receiver implements ConsumeMember {
       return;
     }
     this.#number = 0;
-    if (answer.error === undefined) this.#reopen(new MagnetarError('UNAVAILABLE', this.#text('was closed by the broker')));
+    if (answer.error === undefined)
+      this.#reopen(new MagnetarError('UNAVAILABLE', this.#text('was closed by the broker')));
     else if (answer.error.retryable) this.#reopen(fromWireError(answer.error));
     else this.fail(fromWireError(answer.error));
   }
@@ -389,7 +401,7 @@ export class Receiver implements ConsumeMember {
    * Closes the receiver, after what was acknowledged is durable; with `unsubscribe`, deletes the subscription. Resolves
    * when the broker has answered. @throws MagnetarError, when deleting, DEADLINE_EXCEEDED or the broker's refusal
    */
-  async close(unsubscribe: boolean): Promise<void> {
+  async close(unsubscribe = false): Promise<void> {
     if (this.#refusal === undefined) this.#refuse(new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
     await this.acks.idle();
     if (this.#state === 'ended') return;
@@ -426,6 +438,7 @@ export class Receiver implements ConsumeMember {
     this.#forget();
     this.#state = 'ended';
     this.channel.detach(this);
+    this.#opened.reject(this.#refusal ?? new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
     this.#closed.resolve();
   }
 

@@ -1,7 +1,7 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { WaitOptions } from './abort.ts';
-import { abortReason, onAbort } from './abort.ts';
+import { abortReason, deferred, onAbort } from './abort.ts';
 import { checkInteger } from './check.ts';
 import { findEnd } from './end-probe.ts';
 import type { IterationOptions } from './iteration.ts';
@@ -29,28 +29,27 @@ export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefi
 async function waitFor(receiver: Receiver, options: ReceiveOptions = {}): Promise<Message> {
   const { signal, timeoutMs } = options;
   const ms = checkInteger('timeoutMs', timeoutMs, { fallback: HIGHEST_MS, lowest: 0, highest: HIGHEST_MS });
+  const arrived = deferred<Message>();
+  const taker: Taker = {
+    end: Number.POSITIVE_INFINITY,
+    give: (message) => arrived.resolve(message),
+    ended: () => arrived.reject(new MagnetarError('INTERNAL', 'there is no end to wait for')),
+    fail: (error) => arrived.reject(error),
+  };
+  const leave = (error: Error): void => {
+    receiver.leave(taker);
+    arrived.reject(error);
+  };
+  const stop = onAbort(signal, leave);
   let timer: Timer | undefined;
-  let stop = (): void => {};
-  try {
-    return await new Promise<Message>((resolve, reject) => {
-      const taker: Taker = {
-        end: Number.POSITIVE_INFINITY,
-        give: resolve,
-        ended: () => reject(new MagnetarError('INTERNAL', 'there is no end to wait for')),
-        fail: reject,
-      };
-      const leave = (error: Error): void => {
-        receiver.leave(taker);
-        reject(error);
-      };
-      stop = onAbort(signal, leave);
-      if (timeoutMs !== undefined) {
-        timer = receiver.channel.environment.clock.after(ms, () => {
-          leave(new MagnetarError('DEADLINE_EXCEEDED', `no message of ${receiver.config.topic} came within ${ms} ms`));
-        });
-      }
-      receiver.wait(taker);
+  if (timeoutMs !== undefined) {
+    timer = receiver.channel.environment.clock.after(ms, () => {
+      leave(new MagnetarError('DEADLINE_EXCEEDED', `no message of ${receiver.config.topic} came within ${ms} ms`));
     });
+  }
+  receiver.wait(taker);
+  try {
+    return await arrived.promise;
   } finally {
     stop();
     timer?.cancel();

@@ -43,7 +43,10 @@ interface KeeperOptions<Request, Response> {
 }
 
 /** Keeps one stream to the broker: opens it, shakes hands, and opens another one when it is lost. */
-export class StreamKeeper<Request extends { readonly hello?: ClientHello }, Response extends { readonly hello?: ServerHello }> {
+export class StreamKeeper<
+  Request extends { readonly hello?: ClientHello },
+  Response extends { readonly hello?: ServerHello },
+> {
   readonly #options: KeeperOptions<Request, Response>;
   #stream: WireStream<Request> | undefined;
   #hello: ServerHello | undefined;

@@ -6,6 +6,7 @@ import type { LogFields } from '../runtime/logger.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import type { LedgerWriter } from './ledgers.ts';
 import { openLedgers } from './open-ledgers.ts';
+import { Gate } from './testing/gate.ts';
 import {
   append,
   type ClusterOptions,

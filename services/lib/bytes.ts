@@ -293,7 +293,15 @@ export class ProtoReader {
 
   /** An int64 field within the safe integers. */
   int64(): number {
-    if (this.#at < this.#end && (this.#buffer[this.#at] as number) < 128) return this.varint();
+    this.#expect(VARINT);
+    const start = this.#at;
+    let low = 0; // up to 49 bits without a bigint
+    for (let scale = 1; scale < 2 ** 49; scale *= 128) {
+      const byte = this.#at < this.#end ? (this.#buffer[this.#at++] as number) : this.#cut();
+      low += (byte & 127) * scale;
+      if (byte < 128) return low;
+    }
+    this.#at = start;
     const value = Number(BigInt.asIntN(64, this.bigint()));
     if (!Number.isSafeInteger(value)) throw this.#malformed('a number beyond 2^53-1');
     return value;

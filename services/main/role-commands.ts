@@ -67,7 +67,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         );
       }
       const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar standalone');
-      const { runStandalone } = await import('./run-standalone.ts');
+      const { runStandalone } = await import('./standalone.ts');
       return await runStandalone(shell, {
         data: options.data,
         bookies: options.bookies,
@@ -93,7 +93,7 @@ function addBookie({ add, shell }: Toolkit, version: string): void {
     },
     run: async (command) => {
       const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar bookie');
-      const { runBookie } = await import('./run-bookie.ts');
+      const { runBookie } = await import('./bookie.ts');
       return await runBookie(shell, { ...command.opts<{ data: string; port: number }>(), logLevel: level, version });
     },
   });

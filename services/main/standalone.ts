@@ -1,20 +1,25 @@
 /** A whole system in one process: metadata in `level`, bookies here or elsewhere, a broker, and its HTTP side. */
+import path from 'node:path';
 import { openBookie } from '../bookie/bookie.ts';
-import { startBroker } from '../broker/broker.ts';
+import { type Broker, startBroker } from '../broker/broker.ts';
 import type { Shell } from '../cli/shell.ts';
-import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { Bookie } from '../ledger/bookie.ts';
 import { connectBookie } from '../ledger/grpc-bookie.ts';
 import type { Quorum } from '../ledger/ledgers.ts';
 import { openLedgers } from '../ledger/open-ledgers.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import { openLevelStore } from '../metadata/level.ts';
+import { ensureDefaults } from '../metadata/namespaces.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { standaloneBanner } from './banner.ts';
 import { type DataFolder, folderError, openDataFolder } from './data-folder.ts';
+import { openGrpcServer } from './grpc-server.ts';
 import { type RoleContext, runRole } from './server-process.ts';
 
-const HOST = '127.0.0.1';
 const MOST_COPIES = 3;
+/** How long a start waits for bookies elsewhere; those that answer later are used then. */
+const BOOKIES_WAIT_MS = 1_000;
 
 export interface StandaloneOptions {
   readonly data: string;
@@ -43,4 +48,86 @@ export function bookieCount(wanted: number | undefined, folder: DataFolder): num
     `--bookies is ${count}, but the data folder ${folder.folder} holds ${folder.bookies} bookies; it must be at least ${folder.bookies}`,
     { details: { bookies: String(count), least: String(folder.bookies) } },
   );
+}
+
+async function openBookies(context: RoleContext, folder: DataFolder, options: StandaloneOptions): Promise<Bookie[]> {
+  const { environment, lifecycle } = context;
+  if (options.remoteBookies.length > 0) {
+    const remote = options.remoteBookies.map((address) => connectBookie({ environment, address }));
+    for (const bookie of remote) lifecycle.add(`connection to bookie ${bookie.id}`, async () => await bookie.close());
+    await atMost(environment.clock, BOOKIES_WAIT_MS, Promise.all(remote.map(({ tried }) => tried)));
+    return remote;
+  }
+  const bookies: Bookie[] = [];
+  for (let number = 0; number < bookieCount(options.bookies, folder); number++) {
+    const bookie = await openBookie({ environment, folder: folder.bookieFolder(number), id: `local-${number}` });
+    lifecycle.add(`bookie ${bookie.id}`, async () => await bookie.close());
+    bookies.push(bookie);
+  }
+  return bookies;
+}
+
+async function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = clock.after(ms, resolve);
+    void work.then(() => {
+      timer.cancel();
+      resolve();
+    });
+  });
+}
+
+/** Opens metadata, bookies and the broker; the broker takes requests on the port that is returned. */
+async function openBroker(
+  context: RoleContext,
+  folder: DataFolder,
+  options: StandaloneOptions,
+): Promise<{ broker: Broker; port: number; bookies: number }> {
+  const { environment, lifecycle } = context;
+  const store = await openLevelStore({ environment, folder: folder.metadataFolder });
+  lifecycle.add('metadata store', async () => await store.close());
+  const bookies = await openBookies(context, folder, options);
+  const ledgers = openLedgers({ environment, store, bookies, quorum: standaloneQuorum(bookies.length) });
+  lifecycle.add('ledgers', async () => await ledgers.close());
+  await ensureDefaults(store, environment.clock.now());
+  const server = openGrpcServer(lifecycle);
+  const serverName = `magnetar ${options.version}`;
+  const broker = await startBroker({ environment, store, ledgers, options: { serverName } });
+  lifecycle.add('broker', async () => await broker.close());
+  broker.addTo(server.server);
+  return { broker, port: await server.bind(options.port), bookies: bookies.length };
+}
+
+async function start(context: RoleContext, options: StandaloneOptions): ReturnType<Parameters<typeof runRole>[2]> {
+  const { environment, lifecycle } = context;
+  const { version, remoteBookies } = options;
+  const folder = await openDataFolder(environment.disk, path.resolve(options.data));
+  let opened: Awaited<ReturnType<typeof openBroker>>;
+  try {
+    opened = await openBroker(context, folder, options);
+  } catch (error) {
+    throw folderError(folder.folder, error);
+  }
+  const { broker, port, bookies } = opened;
+  // Apps are served from here on: what HTTP needs is loaded after that.
+  const { startHttp } = await import('./http.ts');
+  const about = { version, role: 'standalone' };
+  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready });
+  lifecycle.add('HTTP server', async () => await http.close());
+  const where =
+    remoteBookies.length > 0
+      ? `${bookies === 1 ? 'bookie' : 'bookies'} ${remoteBookies.join(', ')}`
+      : `${bookies} ${bookies === 1 ? 'bookie' : 'bookies'}`;
+  const facts = { port, httpPort: http.port, data: folder.folder, bookies, remoteBookies };
+  const readyMs = performance.now();
+  return {
+    banner: standaloneBanner({ version, bookies: where, data: options.data, port, httpPort: http.port, readyMs }),
+    facts,
+  };
+}
+
+/** `magnetar standalone`. Resolves with the exit code. */
+export async function runStandalone(shell: Shell, options: StandaloneOptions): Promise<number> {
+  const { logLevel } = options;
+  return await runRole(shell, { role: 'standalone', logLevel }, async (context) => await start(context, options));
 }

@@ -13,7 +13,7 @@ export interface Disk {
   writeFileAtomically(path: string, content: Uint8Array): Promise<void>;
   /** Names in a folder, sorted. */
   list(folder: string): Promise<string[]>;
-  /** Makes a folder and those above it. */
+  /** Makes a folder and those above it, durably. */
   makeFolder(folder: string): Promise<void>;
   /** Moves a file; durable after `syncFolder`. */
   rename(from: string, to: string): Promise<void>;

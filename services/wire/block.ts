@@ -62,9 +62,18 @@ export function decodeBlock(block: Buffer): ProducerBlock {
       `block of ${count} messages has ${clearRows} rows in its clear table; it takes none, or one a message`,
     );
   }
-  const sequence = { firstSequenceId, lastSequenceId };
-  const area = { compression, uncompressedSize, clearRows, payload };
-  return { producerName, producerEpoch, ...sequence, count, publishTime, ...area };
+  return {
+    producerName,
+    producerEpoch,
+    firstSequenceId,
+    lastSequenceId,
+    count,
+    publishTime,
+    compression,
+    uncompressedSize,
+    clearRows,
+    payload,
+  };
 }
 
 /** How many messages an uncompressed payload area has. @throws MagnetarError PROTOCOL_VIOLATION when it is malformed */

@@ -19,6 +19,7 @@ import {
   readServerHello,
   SMALL_FRAME_BYTES,
   uint32,
+  withHello,
   writeClientHello,
   writeCredit,
   writeError,
@@ -93,7 +94,7 @@ export const appendResponse: Codec<AppendResponse> = {
       else if (reader.field === 3) credit = readCredit(reader.message());
       else reader.skip();
     }
-    return { ...(hello === undefined ? {} : { hello }), results, ...(credit === undefined ? {} : { credit }) };
+    return hello === undefined && credit === undefined ? { results } : withHello({ results }, hello, credit);
   },
 };
 
@@ -150,7 +151,8 @@ export const readResponse: Codec<ReadResponse> = {
       else if (reader.field === 4) credit = readCredit(reader.message());
       else reader.skip();
     }
-    return { ...(hello === undefined ? {} : { hello }), entries, lacs, ...(credit === undefined ? {} : { credit }) };
+    const frame = { entries, lacs };
+    return hello === undefined && credit === undefined ? frame : withHello(frame, hello, credit);
   },
 };
 
@@ -212,8 +214,18 @@ function readAppendEntry(reader: ProtoReader): WireAppendEntry {
     else if (reader.field === 9) payload = reader.bytes();
     else reader.skip();
   }
-  const numbers = { request, ledgerId, entryId, lac, length, digest };
-  return { ...numbers, masterKey, recovery, payload: [payload], payloadBytes: payload.length };
+  return {
+    request,
+    ledgerId,
+    entryId,
+    lac,
+    length,
+    digest,
+    masterKey,
+    recovery,
+    payload: [payload],
+    payloadBytes: payload.length,
+  };
 }
 
 function writeResult(writer: ProtoWriter, result: AppendResult): void {

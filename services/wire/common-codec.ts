@@ -104,6 +104,15 @@ export function violation(message: string): MagnetarError {
   return new MagnetarError('PROTOCOL_VIOLATION', message);
 }
 
+/** A server's frame with those of its optional fields that came. Kept off the common path, where there are none. */
+export function withHello<T extends object>(
+  frame: T,
+  hello: ServerHello | undefined,
+  credit: Credit | undefined,
+): T & { hello?: ServerHello; credit?: Credit } {
+  return { ...frame, ...(hello === undefined ? {} : { hello }), ...(credit === undefined ? {} : { credit }) };
+}
+
 export function writeClientHello(writer: ProtoWriter, hello: ClientHello): void {
   putInteger(writer, 1, hello.protocolVersion);
   for (const feature of hello.features) writer.string(2, feature);

@@ -18,6 +18,7 @@ import {
   readServerHello,
   SMALL_FRAME_BYTES,
   uint32,
+  withHello,
   writeCredit,
   writeError,
   writeServerHello,
@@ -79,7 +80,7 @@ export const consumeResponse: Codec<ConsumeResponse> = {
       else reader.skip();
     }
     const frame = { subscribed, deliveries, caughtUp, ackReceipts, seeksDone, closed };
-    return { ...frame, ...(hello === undefined ? {} : { hello }), ...(credit === undefined ? {} : { credit }) };
+    return hello === undefined && credit === undefined ? frame : withHello(frame, hello, credit);
   },
 };
 

@@ -22,6 +22,7 @@ import {
   readServerHello,
   SMALL_FRAME_BYTES,
   uint32,
+  withHello,
   writeClientHello,
   writeCredit,
   writeError,
@@ -104,13 +105,8 @@ export const publishResponse: Codec<PublishResponse> = {
       else if (reader.field === 5) credit = readCredit(reader.message());
       else reader.skip();
     }
-    return {
-      ...(hello === undefined ? {} : { hello }),
-      opened,
-      receipts,
-      closed,
-      ...(credit === undefined ? {} : { credit }),
-    };
+    const frame = { opened, receipts, closed };
+    return hello === undefined && credit === undefined ? frame : withHello(frame, hello, credit);
   },
 };
 

@@ -45,10 +45,10 @@ export interface NamespaceRecord {
   readonly createdAt: Millis;
 }
 
-export type LedgerState = 'open' | 'inRecovery' | 'closed';
+type LedgerState = 'open' | 'inRecovery' | 'closed';
 
 /** The bookies that hold the entries from one on: one id per slot. */
-export interface Fragment {
+interface Fragment {
   readonly firstEntryId: EntryId;
   readonly bookies: readonly string[];
 }
@@ -106,14 +106,14 @@ export interface TopicLedgerChunk {
 }
 
 /** A subscription, as it was made or as a snapshot page tells. */
-export interface SubscriptionCreated {
+interface SubscriptionCreated {
   readonly subscription: number;
   readonly name: string;
   readonly markDelete: MessageIndex;
   readonly createdAt: Millis;
 }
 
-export interface DedupBatch {
+interface DedupBatch {
   readonly firstSequenceId: SequenceId;
   readonly lastSequenceId: SequenceId;
   readonly ledgerId: LedgerId;

@@ -1,6 +1,6 @@
-import { connect } from 'node:http2';
+import { connect, type Settings } from 'node:http2';
 
-import { Client, credentials, Metadata, type Server } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, type Server, ServerCredentials } from '@grpc/grpc-js';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { hasCode, MagnetarError } from '../lib/errors.ts';
@@ -22,8 +22,9 @@ const handlers: BrokerHandlers = {
   Publish(call) {
     call.on('data', (bytes: Buffer) => {
       const { opens = [] } = publishRequest.decode(bytes);
-      const error = new MagnetarError('TOPIC_NAME_INVALID', 'topic is "é"', { details: { value: 'é' } });
-      if (opens.some(({ topic }) => topic === 'fail')) call.emit('error', toStatus(error));
+      const bad = opens.find(({ topic }) => topic.startsWith('fail'))?.topic ?? '';
+      const error = new MagnetarError('TOPIC_NAME_INVALID', `topic is "é${bad}"`, { details: { value: `é${bad}` } });
+      if (bad !== '') call.emit('error', toStatus(error));
       else call.write({ opened: opens.map(({ producer, topic }) => ({ producer, name: topic, epoch: 0 })) });
     });
     call.on('end', () => call.end());
@@ -33,11 +34,49 @@ const handlers: BrokerHandlers = {
   },
 };
 
-async function listen(): Promise<{ server: Server; port: number }> {
+function bindPlainly(server: Server, address: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) => {
+      if (error === null) resolve(port);
+      else reject(error);
+    });
+  });
+}
+
+async function listen(bind = bindWithWideWindows): Promise<{ server: Server; port: number }> {
   const server = createServer();
   cleanUps.push(() => server.forceShutdown());
   server.addService(brokerService, handlers);
-  return { server, port: await bindWithWideWindows(server, '127.0.0.1:0') };
+  return { server, port: await bind(server, '127.0.0.1:0') };
+}
+
+/** What a bare HTTP/2 client is told by a server. */
+async function lookFromOutside(port: number): Promise<Record<string, unknown>> {
+  const session = connect(`http://127.0.0.1:${port}`);
+  cleanUps.push(() => session.destroy());
+  const { initialWindowSize, maxFrameSize } = await new Promise<Settings>((resolve) => {
+    session.once('remoteSettings', resolve);
+  });
+  await new Promise((resolve, reject) => {
+    session.ping((error) => (error === null ? resolve(undefined) : reject(error)));
+  });
+  return { initialWindowSize, maxFrameSize, connectionWindow: session.state.remoteWindowSize };
+}
+
+/** Opens a publish stream and waits for its first frame. */
+async function openStream(port: number): Promise<{ cancel: () => void; failed: Promise<MagnetarError> }> {
+  const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
+  cleanUps.push(() => client.close());
+  const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
+  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+  const failed = new Promise<MagnetarError>((resolve) => {
+    call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
+  });
+  call.write(open('a'));
+  await new Promise((resolve) => {
+    call.once('data', resolve);
+  });
+  return { cancel: () => call.cancel(), failed };
 }
 
 interface Exchange {
@@ -69,16 +108,20 @@ const open = (topic: string): PublishRequest => ({
 describe('a server', () => {
   test('has wide windows, seen from outside', async () => {
     const { port } = await listen();
-    const session = connect(`http://127.0.0.1:${port}`);
-    cleanUps.push(() => session.destroy());
-    const settings = await new Promise((resolve) => {
-      session.once('remoteSettings', resolve);
+    expect(await lookFromOutside(port)).toEqual({
+      initialWindowSize: WINDOW_BYTES,
+      maxFrameSize: 262_144,
+      connectionWindow: WINDOW_BYTES,
     });
-    expect(settings).toMatchObject({ initialWindowSize: WINDOW_BYTES, maxFrameSize: 262_144 });
-    await new Promise((resolve, reject) => {
-      session.ping((error) => (error === null ? resolve(undefined) : reject(error)));
+  });
+
+  test('without our way of binding would have narrow ones', async () => {
+    const { port } = await listen(bindPlainly);
+    expect(await lookFromOutside(port)).toEqual({
+      initialWindowSize: 65_535,
+      maxFrameSize: 16_384,
+      connectionWindow: 65_535,
     });
-    expect(session.state.remoteWindowSize).toBe(WINDOW_BYTES);
   });
 
   test('exchanges frames with a client, also ones above gRPC’s default of 4 MiB', async () => {
@@ -98,40 +141,34 @@ describe('a server', () => {
   test('ends a stream with an error that arrives whole', async () => {
     const { port } = await listen();
     const { error } = await exchange(port, [open('fail')]);
-    expect(error).toMatchObject({ code: 'TOPIC_NAME_INVALID', message: 'topic is "é"', details: { value: 'é' } });
+    expect(error).toMatchObject({
+      code: 'TOPIC_NAME_INVALID',
+      message: 'topic is "éfail"',
+      details: { value: 'éfail' },
+    });
+  });
+
+  test('ends a stream with an error that names something very long', async () => {
+    const { port } = await listen();
+    const { error } = await exchange(port, [open(`fail${'é'.repeat(1_000_000)}`)]);
+    expect([error?.code, error?.message.length, error?.details['value']?.length]).toEqual([
+      'TOPIC_NAME_INVALID',
+      1_001,
+      1_001,
+    ]);
   });
 
   test('that goes away is UNAVAILABLE to whoever has a stream open', async () => {
     const { server, port } = await listen();
-    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
-    cleanUps.push(() => client.close());
-    const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
-    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
-    const failed = new Promise<MagnetarError>((resolve) => {
-      call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
-    });
-    call.write(open('a'));
-    await new Promise((resolve) => {
-      call.once('data', resolve);
-    });
+    const { failed } = await openStream(port);
     server.forceShutdown();
     expect(await failed).toMatchObject({ code: 'UNAVAILABLE', message: 'the connection was lost' });
   });
 
-  test('a stream that its own side cancels is CANCELLED', async () => {
+  test('is not blamed for a stream that its client cancels', async () => {
     const { port } = await listen();
-    const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
-    cleanUps.push(() => client.close());
-    const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
-    const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
-    const failed = new Promise<MagnetarError>((resolve) => {
-      call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
-    });
-    call.write(open('a'));
-    await new Promise((resolve) => {
-      call.once('data', resolve);
-    });
-    call.cancel();
+    const { cancel, failed } = await openStream(port);
+    cancel();
     expect((await failed).code).toBe('CANCELLED');
   });
 

@@ -16,6 +16,7 @@ import {
 import { readMapEntry, writeStringMap } from './common-codec.ts';
 import type { WireError } from './frames.ts';
 
+const LONGEST_TEXT = 1_000;
 const DOMAIN = 'magnetar';
 const DETAILS_KEY = 'grpc-status-details-bin';
 const ERROR_INFO = 'type.googleapis.com/google.rpc.ErrorInfo';
@@ -38,9 +39,19 @@ function fromCode(code: string, message: string, details: ErrorDetails): Magneta
   return new MagnetarError('INTERNAL', message, { details: { ...details, [UNKNOWN_CODE]: code } });
 }
 
-/** The status that ends a call or stream because of an error. Whatever is no MagnetarError becomes INTERNAL. */
+/** HTTP/2 trailers have room for some 64 KB, and a value that an error names may be of any length. */
+function shortened(text: string): string {
+  return text.length <= LONGEST_TEXT ? text : `${text.slice(0, LONGEST_TEXT)}…`;
+}
+
+/**
+ * The status that ends a call or stream because of an error. Whatever is no MagnetarError becomes INTERNAL. Texts of more
+ * than 1,000 characters are cut.
+ */
 export function toStatus(error: unknown): StatusObject {
-  const { code, message, details } = toMagnetarError(error);
+  const { code, message: whole, details: facts } = toMagnetarError(error);
+  const message = shortened(whole);
+  const details = Object.fromEntries(Object.entries(facts).map(([name, value]) => [name, shortened(value)]));
   const grpcStatus = status[status[errorTable[code].grpcStatus] as keyof typeof status];
   const writer = new ProtoWriter();
   writer.varint(1, grpcStatus);

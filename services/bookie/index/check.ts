@@ -1,4 +1,12 @@
-import { bookieKey, decodeBookieRow, decodeLedgerRow, decodeSegmentRow, openedRow, parseKey, type SegmentRow } from './rows.ts';
+import {
+  bookieKey,
+  decodeBookieRow,
+  decodeLedgerRow,
+  decodeSegmentRow,
+  openedRow,
+  parseKey,
+  type SegmentRow,
+} from './rows.ts';
 import type { IndexRow, IndexStore } from './store.ts';
 
 /** What a whole index says of segments and bookie. */

@@ -21,6 +21,7 @@ import {
 } from './format.ts';
 
 const WINDOW_BYTES = 4_194_304;
+const ZEROS: Buffer = Buffer.alloc(PAGE_BYTES);
 
 /** Where the bytes of a segment come from. */
 export interface ByteSource {
@@ -121,6 +122,10 @@ function inspectGroup(body: Buffer, group: GroupHeader, identity: SegmentIdentit
   return { records, headersGood, bad };
 }
 
+function isZero(page: Buffer): boolean {
+  return page.equals(ZEROS.subarray(0, page.length));
+}
+
 class Scan {
   readonly #window: Window;
   readonly #facts: ScanFacts;
@@ -131,6 +136,8 @@ class Scan {
   #groups = 0;
   #committed: number;
   #highest: number;
+  /** The last search for a header came by bytes that are not zero. */
+  #somethingBehind = false;
   /** Damage whose reach only the next good header, or the end, will tell. */
   #everythingLost = false;
 
@@ -158,7 +165,7 @@ class Scan {
       } else if (this.#committed > this.#at) {
         await this.#lose(this.#committed);
       } else {
-        torn = await this.#anythingAt(this.#at);
+        torn = this.#somethingBehind || !isZero(await this.#window.bytes(this.#at, PAGE_BYTES));
         break;
       }
     }
@@ -182,7 +189,10 @@ class Scan {
 
   /** The first good group header on a page boundary from `offset` on. */
   async #nextHeader(offset: number): Promise<GroupHeader | undefined> {
+    this.#somethingBehind = false;
     for (let at = offset; at + PAGE_BYTES <= this.#facts.fileBytes; at += PAGE_BYTES) {
+      if (isZero(await this.#window.bytes(at, PAGE_BYTES))) continue;
+      this.#somethingBehind = true;
       const group = await this.#headerAt(at);
       if (group !== undefined) return group;
     }
@@ -265,11 +275,6 @@ class Scan {
     this.#groups++;
     this.#at = Math.max(this.#at, Math.ceil(fileBytes / PAGE_BYTES) * PAGE_BYTES);
     this.#chain = next.previousChain;
-  }
-
-  async #anythingAt(offset: number): Promise<boolean> {
-    const page = await this.#window.bytes(offset, PAGE_BYTES);
-    return page.some((byte) => byte !== 0);
   }
 }
 

@@ -143,7 +143,10 @@ export async function openSegment(
   const head = decodeSegmentHead(await file.read(0, DATA_START));
   if (head !== undefined && 'version' in head) {
     await file.close();
-    throw new MagnetarError('FOLDER_VERSION', `${path} has version ${head.version}; this program reads ${FORMAT_VERSION}`);
+    throw new MagnetarError(
+      'FOLDER_VERSION',
+      `${path} has version ${head.version}; this program reads ${FORMAT_VERSION}`,
+    );
   }
   if (head === undefined || head.identity.id !== id) {
     await file.close();

@@ -4,6 +4,8 @@
 import type { AppendEntry, Bookie } from '../../ledger/bookie.ts';
 import { hasCode, type MagnetarError } from '../../lib/errors.ts';
 import { entryId, ledgerId } from '../../lib/ids.ts';
+import { delay } from '../../runtime/clock.ts';
+import { nodeClock } from '../../runtime/node/clock.ts';
 import type { Random } from '../../runtime/random.ts';
 import type { CrashDisk } from '../../runtime/testing/crash-disk.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
@@ -101,7 +103,7 @@ class CrashRounds {
       const outcomes = await Promise.all(pending);
       if (outcomes.includes('failed')) break;
       // Sometimes the log gets time to mark its last group.
-      if (this.#random.next() < 0.2) await new Promise((resolve) => setTimeout(resolve, 2));
+      if (this.#random.next() < 0.2) await delay(nodeClock, 2);
     }
     await bookie.close();
   }
@@ -145,7 +147,8 @@ class CrashRounds {
       const request = { ledgerId: sent.ledgerId, firstEntryId: sent.entryId, maxEntries: 1, maxBytes: 1 };
       try {
         const [entry] = await bookie.read(request);
-        if (entry?.payload.equals(Buffer.concat([...sent.payload])) !== true) this.#violation(`${name} is another entry`);
+        if (entry?.payload.equals(Buffer.concat([...sent.payload])) !== true)
+          this.#violation(`${name} is another entry`);
       } catch (error) {
         this.#violation(`${name}: ${String(error)}`);
       }

@@ -164,9 +164,10 @@ export class AckState {
     this.#above.remove(from, to);
     let at: number = from;
     for (let i = 0; i < runs.length; i += 2) {
-      const start = at + (runs[i] as number);
+      const gap = runs[i] as number;
+      const start = at + gap;
       at = start + (runs[i + 1] ?? Number.NaN);
-      if (!(at <= to && start < at)) {
+      if (!(gap >= 0 && start < at && at <= to)) {
         throw new MagnetarError(
           'INVALID_ARGUMENT',
           `page of acknowledgments [${from}, ${to}) has a run that ends at ${at}`,

@@ -1,468 +1,188 @@
 import { describe, expect, test } from 'vitest';
-import type { ClosedLedger, LedgerEntry, LedgerReader, LedgerWriter } from '../../ledger/ledgers.ts';
-import { MagnetarError } from '../../lib/errors.ts';
-import type { EntryId, LedgerId, MessageIndex, Millis, SequenceId } from '../../lib/ids.ts';
-import { seededRandom } from '../../runtime/testing/seeded-random.ts';
-import { ackLogEntry, type DedupProducer } from '../../wire/records.ts';
-import { type AckLog, type AckLogLimits, type AckSubscription, type DedupSnapshot, openAckLog } from './ack-log.ts';
-import { AckLogWorld, type StoredLedger, WorldLedgers, WorldRecord } from './testing/ack-log-world.ts';
+import type { MagnetarError } from '../../lib/errors.ts';
+import type { LedgerId } from '../../lib/ids.ts';
+import { ackLogEntry } from '../../wire/records.ts';
+import { at, dedupAt, done, honest, newLog, Owner, SMALL } from './testing/ack-log-owner.ts';
 
-const at = (value: number): MessageIndex => value as MessageIndex;
+const noError = undefined;
 
-/** Small, so that everything that is cut is cut often. */
-const SMALL: AckLogLimits = {
-  rollBytes: 400,
-  rollEntries: 12,
-  entryBytes: 120,
-  partBytes: 150,
-  waitingItems: 1_000,
-  waitingBytes: 100_000,
-  ledgerDeadlineMs: 1e9,
-  retryFirstMs: 1,
-  retryHighestMs: 10,
-};
+describe('an ack log', () => {
+  test('asks for no ledger until something is written, and none of an owner that wrote nothing is left', async () => {
+    const { world, log } = await newLog();
+    await done(world, log.close());
+    expect(world.ledgersMade).toBe(0);
+  });
 
-type LedgersOf = (world: AckLogWorld, owner: number) => WorldLedgers;
-const honest: LedgersOf = (world, owner) => new WorldLedgers(world, owner);
-
-/** The deduplication state that "data up to `covered`" has led to. */
-function dedupAt(covered: number): DedupSnapshot {
-  const producers: DedupProducer[] = [];
-  for (let i = 0; i < covered % 7; i++) {
-    const batch = {
-      firstSequenceId: BigInt(covered) as SequenceId,
-      lastSequenceId: (2n ** 64n - 1n) as SequenceId,
-      ledgerId: 1 as LedgerId,
-      entryId: i as EntryId,
-      index: at(covered),
-      count: 1,
-    };
-    producers.push({ name: `producer-${i}`, batches: [batch], lastUsed: covered as Millis });
-  }
-  return { coveredIndex: at(covered), producers };
-}
-
-class Owner {
-  readonly failures: MagnetarError[] = [];
-  readonly number: number;
-  readonly world: AckLogWorld;
-  /** How much data there is, for deduplication. */
-  covered = 0;
-  log: AckLog | undefined;
-
-  constructor(world: AckLogWorld) {
-    this.world = world;
-    this.number = ++world.owner;
-  }
-
-  async open(ledgersOf: LedgersOf, limits: Partial<AckLogLimits> = SMALL): Promise<AckLog> {
-    const { world, number } = this;
-    const ledgers = ledgersOf(world, number);
-    const opening = openAckLog({
-      environment: world.environment(number),
-      ledgers,
-      record: new WorldRecord(world, number, ledgers),
-      options: {
-        dedupSnapshot: () => dedupAt(this.covered),
-        onFailure: (error) => this.failures.push(error),
-        limits,
-      },
-    });
-    let settled = false;
-    const watch = opening.then(
-      () => void (settled = true),
-      () => void (settled = true),
+  test('writes what comes in one turn as one entry, and what comes during an append as the next', async () => {
+    const { world, log } = await newLog({ ...SMALL, entryBytes: 262_144, rollEntries: 1e6, rollBytes: 1e9 });
+    const subscription = await done(world, log.create('s', at(0)));
+    const before = world.appended;
+    const answers: (MagnetarError | undefined)[] = [];
+    const ack = (n: number): void => log.acknowledge(subscription, at(0), [n, 1], (error) => answers.push(error));
+    for (let n = 0; n < 1_000; n++) ack(n);
+    await world.settle(() => world.appended > before);
+    for (let n = 2_000; n < 3_000; n++) ack(n);
+    expect(answers).toEqual([]);
+    await world.settle();
+    expect(world.appended - before).toBe(2);
+    expect(answers).toEqual(Array.from({ length: 2_000 }, () => noError));
+    const last = world.ledger(
+      log.failure === undefined ? (world.record.ackLedgers.at(-1) as LedgerId) : (0 as LedgerId),
     );
-    await world.settle(() => settled);
-    await watch;
-    this.log = await opening;
-    this.covered = this.log.recovered.dedup?.coveredIndex ?? 0;
-    return this.log;
-  }
-}
-
-async function newLog(limits: Partial<AckLogLimits> = SMALL, seed = 1) {
-  const world = new AckLogWorld(seededRandom(seed));
-  const owner = new Owner(world);
-  const log = await owner.open(honest, limits);
-  return { world, owner, log };
-}
-
-/** Waits for a promise while the world goes on. */
-async function done<T>(world: AckLogWorld, promise: Promise<T>): Promise<T> {
-  let settled = false;
-  const watch = promise.then(
-    () => void (settled = true),
-    () => void (settled = true),
-  );
-  await world.settle(() => settled);
-  await watch;
-  return promise;
-}
-
-// What a log is held against: subscriptions as plain sets.
-
-interface PlainSubscription {
-  readonly name: string;
-  markDelete: number;
-  readonly acked: Set<number>;
-}
-type Plain = Map<number, PlainSubscription>;
-
-type Request =
-  | { readonly type: 'create'; readonly number: number; readonly name: string; readonly markDelete: number }
-  | { readonly type: 'delete'; readonly number: number }
-  | { readonly type: 'reset'; readonly number: number; readonly markDelete: number }
-  | { readonly type: 'ack'; readonly number: number; readonly below: number; readonly ranges: readonly number[] };
-
-function apply(plain: Plain, request: Request): void {
-  const subscription = plain.get(request.number);
-  if (request.type === 'create') {
-    plain.set(request.number, { name: request.name, markDelete: request.markDelete, acked: new Set() });
-  } else if (request.type === 'delete') {
-    plain.delete(request.number);
-  } else if (subscription !== undefined && request.type === 'reset') {
-    subscription.markDelete = request.markDelete;
-    subscription.acked.clear();
-  } else if (subscription !== undefined && request.type === 'ack') {
-    subscription.markDelete = Math.max(subscription.markDelete, request.below);
-    for (let i = 0; i < request.ranges.length; i += 2) {
-      const [first, count] = [request.ranges[i] as number, request.ranges[i + 1] as number];
-      for (let n = first; n < first + count; n++) subscription.acked.add(n);
-    }
-    while (subscription.acked.has(subscription.markDelete)) subscription.markDelete++;
-    for (const n of subscription.acked) if (n < subscription.markDelete) subscription.acked.delete(n);
-  }
-}
-
-function copyOf(plain: Plain): Plain {
-  return new Map([...plain].map(([number, each]) => [number, { ...each, acked: new Set(each.acked) }]));
-}
-
-function shownPlain(plain: Plain): string {
-  const rows = [...plain].map(([number, { name, markDelete, acked }]) => {
-    return [number, name, markDelete, [...acked].toSorted((a, b) => a - b)];
+    const records = last.entries.slice(-2).map((payload) => ackLogEntry.decode(payload).records);
+    expect(records).toEqual([
+      [{ type: 'delta', subscription: 1, below: 1_000, ranges: [] }],
+      [{ type: 'delta', subscription: 1, below: 0, ranges: [2_000, 1_000] }],
+    ]);
   });
-  return JSON.stringify(rows.toSorted((a, b) => Number(a[0]) - Number(b[0])));
-}
 
-function plainOf(log: AckLog): Plain {
-  const plain: Plain = new Map();
-  for (const { number, name, state } of log.subscriptions.values()) {
-    const acked = new Set<number>();
-    for (let n = state.markDelete; n < 400; n++) if (state.isAcked(at(n))) acked.add(n);
-    plain.set(number, { name, markDelete: state.markDelete, acked });
-  }
-  return plain;
-}
+  test('an acknowledgment of what is under way waits for it', async () => {
+    const { world, log } = await newLog();
+    const subscription = await done(world, log.create('s', at(0)));
+    const order: string[] = [];
+    log.acknowledge(subscription, at(5), [], () => order.push('first'));
+    await world.settle(() => world.appended === 2);
+    log.acknowledge(subscription, at(5), [], () => order.push('again'));
+    expect(subscription.state.markDelete).toBe(5);
+    expect(order).toEqual([]);
+    await world.settle();
+    expect(order).toEqual(['first', 'again']);
+    log.acknowledge(subscription, at(5), [], () => order.push('late'));
+    expect(order).toHaveLength(2);
+    await world.settle();
+    expect(order).toEqual(['first', 'again', 'late']);
+    expect(world.appended).toBe(2);
+  });
 
-/** Makes requests at random, and remembers them and what was confirmed. */
-class Workload {
-  base: Plain = new Map();
-  requests: Request[] = [];
-  confirmed = 0;
-  confirmedEver = 0;
-  /** Acknowledgments that were confirmed and said something new. */
-  confirmedNews = 0;
-  highestNumber = 0;
+  test('refuses what is malformed, of a deleted subscription, and too much', async () => {
+    const { world, log } = await newLog({ ...SMALL, waitingItems: 3 });
+    const subscription = await done(world, log.create('s', at(0)));
+    const codes: (string | undefined)[] = [];
+    const ack = (ranges: number[]): void =>
+      log.acknowledge(subscription, at(0), ranges, (error) => codes.push(error?.code));
+    ack([5]);
+    ack([5, 0]);
+    await world.settle();
+    expect(codes.splice(0)).toEqual(['INVALID_ARGUMENT', 'INVALID_ARGUMENT']);
+    for (let n = 0; n < 5; n++) ack([10 + 2 * n, 1]);
+    expect(subscription.state.ackedAbove).toBe(3);
+    await expect(log.reset(subscription, at(0))).rejects.toMatchObject({ code: 'QUEUE_FULL' });
+    await world.settle();
+    expect(codes.splice(0)).toEqual(['QUEUE_FULL', 'QUEUE_FULL', noError, noError, noError]);
+    await done(world, log.delete(subscription));
+    ack([50, 1]);
+    await world.settle();
+    expect(codes).toEqual(['SUBSCRIPTION_NOT_FOUND']);
+    await expect(log.reset(subscription, at(0))).rejects.toMatchObject({ code: 'SUBSCRIPTION_NOT_FOUND' });
+  });
 
-  get unanswered(): number {
-    return this.#calls - this.#dones;
-  }
-
-  #calls = 0;
-  #dones = 0;
-  readonly owner: Owner;
-  readonly problems: string[];
-
-  constructor(owner: Owner, problems: string[]) {
-    this.owner = owner;
-    this.problems = problems;
-  }
-
-  #below(limit: number): number {
-    return Math.floor(this.owner.world.random.next() * limit);
-  }
-
-  /** `apply` has happened; `place` is how many requests are durable when this one is. */
-  #note(request: Request): (error?: unknown) => void {
-    const place = this.requests.push(request);
-    return (error) => {
-      if (error !== undefined) return;
-      this.confirmedEver++;
-      this.confirmed = Math.max(this.confirmed, place);
-    };
-  }
-
-  act(): void {
-    const { log } = this.owner;
-    if (log === undefined || log.failure !== undefined) return;
-    const all = [...log.subscriptions.values()];
-    const subscription = all[this.#below(all.length)];
-    const dice = this.#below(100);
-    this.owner.covered += this.#below(3);
-    if (subscription === undefined || (dice < 4 && all.length < 5)) return this.#create(log);
-    const { number } = subscription;
-    if (dice < 6) {
-      const note = this.#note({ type: 'delete', number });
-      log.delete(subscription).then(() => note(), note);
-    } else if (dice < 12) {
-      const markDelete = this.#below(300);
-      const note = this.#note({ type: 'reset', number, markDelete });
-      log.reset(subscription, at(markDelete)).then(() => note(), note);
-    } else if (dice < 16) {
-      log.requestSnapshot();
-    } else {
-      this.#acknowledge(log, subscription);
-    }
-  }
-
-  #create(log: AckLog): void {
-    const [name, markDelete] = [`s${this.#below(1_000)}`, this.#below(100)];
-    if (log.subscriptions.has(name)) return;
-    const creating = log.create(name, at(markDelete));
-    const number = log.subscriptions.get(name)?.number ?? -1;
-    if (number <= this.highestNumber) this.problems.push(`subscription number ${number} was given again`);
-    this.highestNumber = number;
-    const note = this.#note({ type: 'create', number, name, markDelete });
-    creating.then(() => note(), note);
-  }
-
-  #acknowledge(log: AckLog, subscription: AckSubscription): void {
-    const below = this.#below(4) === 0 ? this.#below(300) : 0;
-    const ranges: number[] = [];
-    for (let i = this.#below(6); i > 0; i--) ranges.push(this.#below(300), 1 + this.#below(3));
-    const note = this.#note({ type: 'ack', number: subscription.number, below, ranges });
-    let returned = false;
-    const call = this.#calls++;
-    const { state } = subscription;
-    const before = state.markDelete + state.ackedAbove;
-    log.acknowledge(subscription, at(below), ranges, (error) => {
-      if (!returned) this.problems.push('done was called before acknowledge returned');
-      if (call !== this.#dones++) this.problems.push('acknowledgments were answered out of order');
-      note(error);
-      if (error === undefined && news) this.confirmedNews++;
+  test('two that make the same subscription get one, when it is durable', async () => {
+    const { world, log } = await newLog();
+    const first = log.create('s', at(3));
+    let secondThere = false;
+    const second = log.create('s', at(9)).then((subscription) => {
+      secondThere = true;
+      return subscription;
     });
-    const news = state.markDelete + state.ackedAbove > before;
-    returned = true;
-  }
+    await world.settle(() => world.appended === 1);
+    expect(secondThere).toBe(false);
+    expect(await done(world, second)).toBe(await first);
+    expect((await first).state.markDelete).toBe(3);
+  });
 
-  /** Some state between what was confirmed and what was asked for must have been recovered. It is the base of what follows. */
-  check(recovered: AckLog): void {
-    const found = plainOf(recovered);
-    const shown = shownPlain(found);
-    const state = copyOf(this.base);
-    const before = this.requests.splice(0);
-    for (const request of before.slice(0, this.confirmed)) apply(state, request);
-    let same = shownPlain(state) === shown;
-    for (const request of before.slice(this.confirmed)) {
-      if (same) break;
-      apply(state, request);
-      same = shownPlain(state) === shown;
+  test('a number is not given again, also when a snapshot is all that is left of the log', async () => {
+    const { world, log } = await newLog();
+    await done(world, log.create('a', at(0)));
+    const gone = await done(world, log.create('b', at(0)));
+    await done(world, log.delete(gone));
+    await done(world, log.close());
+    const next = await new Owner(world).open(honest);
+    await done(world, next.create('c', at(0)));
+    await world.settle();
+    expect(world.record.ackLedgers).toHaveLength(1);
+    await done(world, next.close());
+    const last = await new Owner(world).open(honest);
+    expect([...last.subscriptions.values()].map(({ number, name }) => [number, name])).toEqual([
+      [1, 'a'],
+      [gone.number + 1, 'c'],
+    ]);
+  });
+
+  test('a snapshot says how far it covers the data, once it is durable', async () => {
+    const { world, owner, log } = await newLog();
+    owner.covered = 20;
+    log.requestSnapshot();
+    expect(log.coveredIndex).toBe(0);
+    await world.settle();
+    expect(log.coveredIndex).toBe(20);
+    world.crash(owner.number);
+    const next = await new Owner(world).open(honest);
+    expect(next.recovered.dedup).toEqual(dedupAt(20));
+    expect(next.coveredIndex).toBe(20);
+  });
+
+  test('rolls while acknowledgments go on, and lets go of the old ledger', async () => {
+    const { world, log } = await newLog({ ...SMALL, rollEntries: 5, rollBytes: 1e9 });
+    const subscription = await done(world, log.create('s', at(0)));
+    for (let n = 0; n < 100; n++) {
+      await done(
+        world,
+        new Promise<void>((resolve) => log.acknowledge(subscription, at(0), [2 * n + 1, 1], () => resolve())),
+      );
     }
-    if (!same)
-      this.problems.push(`${this.confirmed} of ${before.length} requests were confirmed, but there is ${shown}`);
-    this.base = found;
-    this.confirmed = 0;
-  }
-}
+    await world.settle();
+    expect(world.ledgersMade).toBeGreaterThan(3);
+    expect(world.ledgers.size).toBe(1);
+  });
 
-interface Outcome {
-  readonly problems: string[];
-  readonly confirmed: number;
-  /** Ledgers that were made. */
-  readonly ledgers: number;
-  /** Ledgers that could not be written any more. */
-  readonly failedLedgers: number;
-  readonly takeovers: number;
-}
+  test('an owner that was replaced fails everything once, and says so once', async () => {
+    const { world, owner, log } = await newLog();
+    const subscription = await done(world, log.create('s', at(0)));
+    const codes: (string | undefined)[] = [];
+    await new Owner(world).open(honest);
+    for (let n = 1; n < 4; n++) log.acknowledge(subscription, at(n), [], (error) => codes.push(error?.code));
+    const creating = log.create('t', at(0));
+    await expect(done(world, creating)).rejects.toMatchObject({ code: 'LEDGER_FENCED' });
+    expect(codes).toEqual(['LEDGER_FENCED', 'LEDGER_FENCED', 'LEDGER_FENCED']);
+    log.acknowledge(subscription, at(9), [], (error) => codes.push(error?.code));
+    await done(world, log.close());
+    expect(codes).toHaveLength(4);
+    expect(owner.failures.map(({ code }) => code)).toEqual(['LEDGER_FENCED']);
+  });
 
-/** Owners come and go, by crash or by takeover, while requests are made. */
-async function play(seed: number, ledgersOf: LedgersOf): Promise<Outcome> {
-  const random = seededRandom(seed);
-  const world = new AckLogWorld(random);
-  const faulty = seed % 3 === 0;
-  world.chances = faulty ? { notEnoughBookies: 0.02, unavailable: 0.05 } : { notEnoughBookies: 0, unavailable: 0 };
-  const problems: string[] = [];
-  let previous: Owner | undefined;
-  let workload: Workload | undefined;
-  let [confirmed, highestNumber, takeovers] = [0, 0, 0];
-  for (let life = 0; life < 4; life++) {
-    const owner = new Owner(world);
-    const zombie = previous !== undefined && random.next() < 0.4;
-    if (previous !== undefined && !zombie) world.crash(previous.number);
-    const log = await owner.open(ledgersOf).catch((error: unknown) => {
-      problems.push(`recovery failed: ${String(error)}`);
+  test('fails when no ledger can be made in time', async () => {
+    const { world, owner, log } = await newLog({ ...SMALL, ledgerDeadlineMs: 100 });
+    world.chances.unavailable = 1;
+    await expect(done(world, log.create('s', at(0)))).rejects.toMatchObject({ code: 'UNAVAILABLE' });
+    expect(owner.failures).toHaveLength(1);
+    await done(world, log.close());
+  });
+
+  test('close waits for what is under way, and takes nothing more in', async () => {
+    const { world, owner, log } = await newLog();
+    const subscription = await done(world, log.create('s', at(0)));
+    let acked = false;
+    log.acknowledge(subscription, at(7), [], (error) => {
+      acked = error === undefined;
     });
-    if (log === undefined) break;
-    for (const id of world.record.ackLedgers)
-      if (!world.ledgers.has(id)) problems.push(`ledger ${id} is listed, but gone`);
-    const next = new Workload(owner, problems);
-    if (workload !== undefined) {
-      checkDedup(log, workload.owner.log, problems);
-      workload.check(log);
-      next.base = workload.base;
-    }
-    next.highestNumber = highestNumber;
-    const old = workload;
-    const confirmedByOld = old?.confirmedNews ?? 0;
-    workload = next;
-    const steps = 20 + Math.floor(random.next() * 400);
-    for (let step = 0; step < steps; step++) {
-      if (random.next() < 0.3) workload.act();
-      else await world.step();
-    }
-    if (old !== undefined && old.confirmedNews > confirmedByOld) problems.push('an owner that was replaced confirmed');
-    // Without a confirmation the number is not known to be taken.
-    highestNumber = Math.max(highestNumber, ...workload.base.keys());
-    confirmed += workload.confirmedEver;
-    takeovers += zombie ? 1 : 0;
-    previous = owner;
-  }
-  if (workload !== undefined) await converge(world, workload, problems);
-  const { ledgersMade: ledgers, ledgersFailed: failedLedgers } = world;
-  return { problems, confirmed, ledgers, failedLedgers, takeovers };
-}
-
-/** When everything works again, everything is answered, and one ledger is enough. */
-async function converge(world: AckLogWorld, workload: Workload, problems: string[]): Promise<void> {
-  world.chances = { notEnoughBookies: 0, unavailable: 0 };
-  const { log } = workload.owner;
-  if (log === undefined || log.failure !== undefined) {
-    problems.push(`the last owner has failed: ${log?.failure?.message ?? 'no log'}`);
-    return;
-  }
-  await world.settle();
-  log.requestSnapshot();
-  await world.settle();
-  if (workload.unanswered > 0) problems.push(`${workload.unanswered} acknowledgments were never answered`);
-  if (world.record.ackLedgers.length !== 1) problems.push(`there are ledgers ${world.record.ackLedgers.join()}`);
-  if (world.ledgers.size !== 1) problems.push('a ledger is not listed, and not deleted');
-  const closing = log.close();
-  await world.settle();
-  await closing;
-  if (workload.confirmed !== workload.requests.length) problems.push('not all requests were confirmed');
-  workload.check(await new Owner(world).open(honest));
-}
-
-function checkDedup(log: AckLog, old: AckLog | undefined, problems: string[]): void {
-  const { dedup } = log.recovered;
-  if (
-    dedup !== undefined &&
-    JSON.stringify(dedupText(dedup)) !== JSON.stringify(dedupText(dedupAt(dedup.coveredIndex)))
-  ) {
-    problems.push(`the deduplication state at ${dedup.coveredIndex} is another one`);
-  }
-  if ((dedup?.coveredIndex ?? 0) < (old?.coveredIndex ?? 0)) problems.push('a snapshot that was announced is gone');
-}
-
-function dedupText({ coveredIndex, producers }: DedupSnapshot): unknown {
-  return {
-    coveredIndex,
-    producers: producers.map((p) => [
-      p.name,
-      p.lastUsed,
-      ...p.batches.map((b) => `${b.firstSequenceId}-${b.lastSequenceId}@${b.index}`),
-    ]),
-  };
-}
-
-async function playAll(seeds: number, ledgersOf: LedgersOf): Promise<Outcome> {
-  const total = { problems: [] as string[], confirmed: 0, ledgers: 0, failedLedgers: 0, takeovers: 0 };
-  for (let seed = 1; seed <= seeds; seed++) {
-    const { problems, confirmed, ledgers, failedLedgers, takeovers } = await play(seed, ledgersOf);
-    total.problems.push(...problems.map((problem) => `seed ${seed}: ${problem}`));
-    total.confirmed += confirmed;
-    total.ledgers += ledgers;
-    total.failedLedgers += failedLedgers;
-    total.takeovers += takeovers;
-  }
-  return total;
-}
-
-describe('an ack log with owners that crash or are replaced at any point', () => {
-  test('recovers what was confirmed, and nothing that was not asked for', async () => {
-    const { problems, confirmed, ledgers, failedLedgers, takeovers } = await playAll(2000, honest);
-    expect(problems).toEqual([]);
-    // It did enough.
-    expect(confirmed).toBeGreaterThan(20_000);
-    expect(ledgers).toBeGreaterThan(1_500);
-    expect(failedLedgers).toBeGreaterThan(100);
-    expect(takeovers).toBeGreaterThan(100);
+    const closing = log.close();
+    await expect(log.create('t', at(0))).rejects.toMatchObject({ code: 'ALREADY_CLOSED' });
+    await done(world, closing);
+    expect(acked).toBe(true);
+    await log.close();
+    expect(owner.failures).toEqual([]);
+    expect(world.pending).toBe(0);
+    expect(world.ledger(world.record.ackLedgers[0] as LedgerId).closed).toBe(true);
   });
 
-  test('a writer that confirms before an entry is on disk is caught', async () => {
-    class Hasty extends WorldLedgers {
-      override writer(ledger: StoredLedger): LedgerWriter {
-        const writer = super.writer(ledger);
-        const append = writer.append.bind(writer);
-        writer.append = (payload, done) => {
-          const id = append(payload, () => undefined);
-          void Promise.resolve().then(() => done());
-          return id;
-        };
-        return writer;
-      }
-    }
-    const { problems } = await playAll(20, (world, owner) => new Hasty(world, owner));
-    expect(problems.length).toBeGreaterThan(0);
-  });
-
-  test('a replay that ignores what lies between the begin and the end of a snapshot is caught', async () => {
-    class FromTheEnd extends WorldLedgers {
-      readonly #world: AckLogWorld;
-
-      constructor(world: AckLogWorld, owner: number) {
-        super(world, owner);
-        this.#world = world;
-      }
-
-      override async reader(id: LedgerId, upTo: () => EntryId): Promise<LedgerReader> {
-        const reader = await super.reader(id, upTo);
-        const ended = this.#endedSnapshots();
-        let inside = false;
-        const cut = (entry: LedgerEntry): LedgerEntry => {
-          const records = ackLogEntry.decode(entry.payload).records.filter((record) => {
-            if (record.type === 'snapshotBegin') inside = ended.has(record.snapshot);
-            if (record.type === 'snapshotEnd') inside = false;
-            return !inside || ['page', 'dedup', 'snapshotBegin', 'created', 'deleted'].includes(record.type);
-          });
-          return { entryId: entry.entryId, payload: ackLogEntry.encode({ records }) };
-        };
-        return { ledgerId: id, read: async (first, limits) => (await reader.read(first, limits)).map(cut) };
-      }
-
-      #endedSnapshots(): Set<number> {
-        const ended = new Set<number>();
-        for (const id of this.#world.record.ackLedgers) {
-          for (const payload of this.#world.ledger(id).entries) {
-            for (const record of ackLogEntry.decode(payload).records) {
-              if (record.type === 'snapshotEnd') ended.add(record.snapshot);
-            }
-          }
-        }
-        return ended;
-      }
-    }
-    const { problems } = await playAll(40, (world, owner) => new FromTheEnd(world, owner));
-    expect(problems.length).toBeGreaterThan(0);
-  });
-
-  test('a recovery that does not fence is caught', async () => {
-    class Open extends WorldLedgers {
-      readonly #world: AckLogWorld;
-
-      constructor(world: AckLogWorld, owner: number) {
-        super(world, owner);
-        this.#world = world;
-      }
-
-      override async recover(id: LedgerId): Promise<ClosedLedger> {
-        await Promise.resolve();
-        return { ledgerId: id, lastEntryId: (this.#world.ledger(id).durable - 1) as EntryId, length: 0 };
-      }
-    }
-    const { problems } = await playAll(20, (world, owner) => new Open(world, owner));
-    expect(problems.length).toBeGreaterThan(0);
+  test('a log that begins in the middle is refused', async () => {
+    const { world, log } = await newLog();
+    const subscription = await done(world, log.create('s', at(0)));
+    log.acknowledge(subscription, at(7), [], () => {});
+    await world.settle();
+    const ledger = world.ledger(world.record.ackLedgers[0] as LedgerId);
+    ledger.entries.shift();
+    ledger.durable--;
+    await expect(new Owner(world).open(honest)).rejects.toMatchObject({ code: 'DATA_LOSS' });
   });
 });

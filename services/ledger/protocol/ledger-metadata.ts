@@ -8,7 +8,7 @@ import { MagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type Millis, NO_ENTRY } from '../../lib/ids.ts';
 import type { Quorum } from './distribution.ts';
 
-export type LedgerState = 'open' | 'inRecovery' | 'closed';
+type LedgerState = 'open' | 'inRecovery' | 'closed';
 
 /** The bookies that hold the entries from one on: one bookie id per slot. */
 export interface Fragment {

@@ -126,7 +126,11 @@ export const nodeDisk: Disk = {
   list: async (folder) => (await readdir(folder)).toSorted(),
 
   async makeFolder(folder) {
-    const first = await mkdir(folder, { recursive: true });
+    const first = await mkdir(folder, { recursive: true }).catch(async (error: unknown) => {
+      // On a read-only file system a recursive mkdir says ENOENT; a plain one says why.
+      if (errorCode(error) === 'ENOENT') await mkdir(folder);
+      throw error;
+    });
     if (first === undefined) return;
     // Each new name is made durable in the folder above it.
     const highest = resolve(first);

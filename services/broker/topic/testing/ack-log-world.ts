@@ -6,7 +6,7 @@
  * NOT_ENOUGH_BOOKIES. A transaction may fail with UNAVAILABLE, without effect. An owner that was replaced goes on until it notices.
  */
 import type { ClosedLedger, LedgerEntry, LedgerReader, Ledgers, LedgerWriter } from '../../../ledger/ledgers.ts';
-import { MagnetarError } from '../../../lib/errors.ts';
+import { MagnetarError, toMagnetarError } from '../../../lib/errors.ts';
 import type { EntryId, LedgerId, Millis } from '../../../lib/ids.ts';
 import type { Write } from '../../../metadata/store.ts';
 import type { Clock } from '../../../runtime/clock.ts';
@@ -35,6 +35,10 @@ export interface StoredLedger {
   durable: number;
   fenced: boolean;
   closed: boolean;
+}
+
+function fatal(error: Error): never {
+  throw error;
 }
 
 /** What outlives an owner, and the list of what is under way. */
@@ -85,7 +89,7 @@ export class AckLogWorld {
         try {
           resolve(make());
         } catch (error) {
-          reject(error);
+          reject(toMagnetarError(error));
         }
       });
     });
@@ -139,9 +143,6 @@ export class AckLogWorld {
   }
 
   environment(owner: number): Environment {
-    const fatal = (error: Error): never => {
-      throw error;
-    };
     return { clock: this.clock(owner), random: this.random, disk: new CrashDisk(), logger: silentLogger, fatal };
   }
 

@@ -1,0 +1,182 @@
+/** What the append and the read stream have in common: handshake, credit, answers gathered into frames, the end. */
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { hasCode, MagnetarError } from '../../lib/errors.ts';
+import type { Timer } from '../../runtime/clock.ts';
+import type { Environment } from '../../runtime/environment.ts';
+import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
+import { Outbox } from '../../wire/outbox.ts';
+import { MAX_FRAME_BYTES } from '../../wire/server.ts';
+import { toStatus } from '../../wire/status.ts';
+import { MAX_ENTRY_BYTES } from '../bookie.ts';
+
+const PROTOCOL_VERSION = 1;
+const HANDSHAKE_MS = 10_000;
+
+/** Room for an item in a frame beside its payload. */
+export const ITEM_BYTES = 32;
+
+/** An answer, and the credit that comes back with it. */
+export interface Answer<Item> {
+  readonly item: Item;
+  readonly credit: Credit;
+}
+
+/** What every stream of a service is made with. */
+export interface StreamOptions {
+  readonly environment: Environment;
+  readonly serverName: string;
+  /** What a client may have under way. */
+  readonly credit: Credit;
+  /** Called once, when the stream is over. */
+  readonly gone: () => void;
+}
+
+/** An error for a stream's 'error' event: grpc-js ends the stream with its status. */
+export function statusError(error: MagnetarError): Error {
+  return Object.assign(new Error(error.message), toStatus(error));
+}
+
+/** What differs between the streams. */
+export interface StreamKind<Item, Frame> {
+  readonly hello: (hello: ServerHello) => Frame;
+  readonly answers: (items: readonly Item[], credit: Credit) => Frame;
+  /** A frame behind the first one's hello. @throws MagnetarError: ends the stream with it. */
+  readonly frame: (bytes: Buffer) => void;
+  /** The client has read what it was sent. */
+  readonly drained?: () => void;
+}
+
+export class BookieStream<Item, Frame> {
+  readonly #call: ServerDuplexStream<Buffer, Frame>;
+  readonly #kind: StreamKind<Item, Frame>;
+  readonly #options: StreamOptions;
+  readonly #outbox: Outbox<Answer<Item>, Frame>;
+  readonly #handshake: Timer;
+  #creditItems: number;
+  #creditBytes: number;
+  #greeted = false;
+  #halfClosed = false;
+  #over = false;
+  /** Requests without an answer. */
+  #open = 0;
+
+  constructor(call: ServerDuplexStream<Buffer, Frame>, options: StreamOptions, kind: StreamKind<Item, Frame>) {
+    this.#call = call;
+    this.#kind = kind;
+    this.#options = options;
+    this.#creditItems = options.credit.items;
+    this.#creditBytes = options.credit.bytes;
+    const { clock } = options.environment;
+    const onDrained = (): void => kind.drained?.();
+    this.#outbox = new Outbox({ clock, stream: call, frame: (answers) => this.#frame(answers), onDrained });
+    const late = new MagnetarError('DEADLINE_EXCEEDED', `no ClientHello came within ${HANDSHAKE_MS} ms`);
+    this.#handshake = clock.after(HANDSHAKE_MS, () => this.fail(late), { unref: true });
+    call.on('data', (bytes: Buffer) => this.#onData(bytes));
+    call.on('end', () => {
+      this.#halfClosed = true;
+      this.#endWhenAnswered();
+    });
+    call.on('cancelled', () => this.#finish());
+    call.on('close', () => this.#finish());
+  }
+
+  /** Bytes of answers that are not written yet. */
+  get queuedBytes(): number {
+    return this.#outbox.queuedBytes;
+  }
+
+  /** False when nobody is there to be answered any more. */
+  get live(): boolean {
+    return !this.#over;
+  }
+
+  #onData(bytes: Buffer): void {
+    if (this.#over) return;
+    try {
+      this.#kind.frame(bytes);
+    } catch (error) {
+      if (!hasCode(error)) this.#options.environment.logger.error('a frame could not be handled', { error });
+      this.fail(
+        hasCode(error) ? error : new MagnetarError('INTERNAL', 'the server could not handle a frame; its log says why'),
+      );
+    }
+  }
+
+  /** Answers the first frame's hello. @throws PROTOCOL_VIOLATION when it is missing, or comes again */
+  greet(hello: ClientHello | undefined): void {
+    if ((hello === undefined) === this.#greeted) {
+      if (hello === undefined) return;
+      this.#greeted = true;
+      this.#handshake.cancel();
+      this.#call.write(
+        this.#kind.hello({
+          protocolVersion: PROTOCOL_VERSION,
+          features: [],
+          server: this.#options.serverName,
+          maxMessageBytes: MAX_ENTRY_BYTES,
+          maxFrameBytes: MAX_FRAME_BYTES,
+          credit: this.#options.credit,
+        }),
+      );
+      return;
+    }
+    const what = this.#greeted ? 'a second ClientHello came' : 'no ClientHello came';
+    throw new MagnetarError('PROTOCOL_VIOLATION', `${what}; it belongs into the first frame, and there alone`);
+  }
+
+  /** A request has come. @throws CREDIT_EXCEEDED */
+  take(items: number, bytes: number): void {
+    this.#creditItems -= items;
+    this.#creditBytes -= bytes;
+    if (this.#creditItems < 0 || this.#creditBytes < 0) {
+      const { items: allowed, bytes: allowedBytes } = this.#options.credit;
+      const text = `a client may have ${allowed} requests of ${allowedBytes} bytes under way on this stream; it sent more`;
+      throw new MagnetarError('CREDIT_EXCEEDED', text);
+    }
+    this.#open++;
+  }
+
+  /** Answers a request, of about `bytes` bytes; its credit goes back when the answer is written. */
+  answer(item: Item, credit: Credit, bytes: number): void {
+    this.#open--;
+    if (this.#over) return;
+    this.#outbox.push({ item, credit }, bytes);
+    this.#endWhenAnswered();
+  }
+
+  #frame(answers: readonly Answer<Item>[]): Frame {
+    let [items, bytes] = [0, 0];
+    for (const { credit } of answers) {
+      items += credit.items;
+      bytes += credit.bytes;
+    }
+    this.#creditItems += items;
+    this.#creditBytes += bytes;
+    return this.#kind.answers(
+      answers.map(({ item }) => item),
+      { items, bytes },
+    );
+  }
+
+  #endWhenAnswered(): void {
+    if (!this.#halfClosed || this.#open > 0 || this.#over) return;
+    this.#outbox.close();
+    this.#call.end();
+    this.#finish();
+  }
+
+  /** Ends the stream with an error. */
+  fail(error: MagnetarError): void {
+    if (this.#over) return;
+    this.#finish();
+    this.#call.emit('error', statusError(error));
+  }
+
+  #finish(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#handshake.cancel();
+    this.#outbox.discard();
+    this.#options.gone();
+  }
+}

@@ -1,0 +1,108 @@
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import type { EntryId, Epoch, LedgerId, MessageIndex, Millis } from '../../lib/ids.ts';
+import { EntryCache } from './entry-cache.ts';
+import type { LogEntry } from './log-entry.ts';
+
+const ALL = { maxEntries: 1_000, maxBytes: 1_000_000_000 };
+
+function entry(index: number, count: number, block: Buffer): LogEntry {
+  return {
+    ledgerId: 1 as LedgerId,
+    entryId: index as EntryId,
+    index: index as MessageIndex,
+    count,
+    appendTime: 1 as Millis,
+    ownerEpoch: 1 as Epoch,
+    blockCrc32c: 0,
+    block,
+  };
+}
+
+function own(bytes: number): Buffer {
+  return Buffer.allocUnsafeSlow(bytes);
+}
+
+describe('EntryCache', () => {
+  test('gives consecutive entries from the one that holds the index on', () => {
+    const topic = new EntryCache(1_000_000).topic();
+    for (let i = 0; i < 5; i++) topic.push(entry(i * 3, 3, own(100)));
+    expect(topic.read(7 as MessageIndex, ALL)?.map((e) => e.index)).toEqual([6, 9, 12]);
+    expect(topic.read(7 as MessageIndex, { maxEntries: 10, maxBytes: 150 })?.map((e) => e.index)).toEqual([6]);
+    expect(topic.read(0 as MessageIndex, { maxEntries: 2, maxBytes: 1_000 })?.map((e) => e.index)).toEqual([0, 3]);
+    expect(topic.read(15 as MessageIndex, ALL)).toBeUndefined();
+  });
+
+  test('a frame is charged once however many entries it has, and leaves with the last of them', () => {
+    const cache = new EntryCache(1_000_000);
+    const topic = cache.topic();
+    const frame = own(100_000);
+    topic.push(entry(0, 1, frame.subarray(0, 50_000)));
+    const one = cache.bytes;
+    topic.push(entry(1, 1, frame.subarray(50_000)));
+    expect(cache.bytes - one).toBeLessThan(1_000);
+    topic.clear();
+    expect(cache.bytes).toBe(0);
+  });
+
+  test('a small entry does not pin the large frame that it came in', () => {
+    const cache = new EntryCache(1_000_000);
+    const topic = cache.topic();
+    const frame = own(1_000_000);
+    frame.fill(7);
+    topic.push(entry(0, 1, frame.subarray(500, 700)));
+    const [kept] = topic.read(0 as MessageIndex, ALL) ?? [];
+    expect(kept?.block.buffer.byteLength).toBe(200);
+    expect(kept?.block).toEqual(frame.subarray(500, 700));
+    expect(cache.bytes).toBeLessThan(1_000);
+  });
+
+  test('a gap empties the topic: what it gives has none', () => {
+    const topic = new EntryCache(1_000_000).topic();
+    topic.push(entry(0, 1, own(10)));
+    topic.push(entry(5, 1, own(10)));
+    expect(topic.read(0 as MessageIndex, ALL)).toBeUndefined();
+    expect(topic.read(5 as MessageIndex, ALL)).toHaveLength(1);
+  });
+
+  test('stays within its bytes over all topics, and each topic keeps a gapless tail', () => {
+    const step = fc.record({
+      topic: fc.nat(2),
+      count: fc.integer({ min: 1, max: 4 }),
+      bytes: fc.integer({ min: 1, max: 30_000 }),
+    });
+    const steps = fc.array(
+      fc.oneof({ weight: 20, arbitrary: step }, { weight: 1, arbitrary: fc.record({ clear: fc.nat(2) }) }),
+    );
+    fc.assert(
+      fc.property(steps, (all) => {
+        const limit = 100_000;
+        const cache = new EntryCache(limit);
+        const topics = [0, 1, 2].map(() => ({ cache: cache.topic(), next: 0, from: 0 }));
+        for (const one of all) {
+          if ('clear' in one) {
+            const topic = topics[one.clear];
+            topic?.cache.clear();
+            if (topic !== undefined) topic.from = topic.next;
+            continue;
+          }
+          const topic = topics[one.topic];
+          if (topic === undefined) continue;
+          topic.cache.push(entry(topic.next, one.count, own(one.bytes)));
+          topic.next += one.count;
+          expect(cache.bytes).toBeLessThanOrEqual(limit);
+          const last = topic.cache.read((topic.next - 1) as MessageIndex, ALL);
+          expect(last).toHaveLength(1);
+          for (const other of topics) {
+            let at = other.next - 1;
+            while (at >= other.from && other.cache.read(at as MessageIndex, ALL) !== undefined) at--;
+            for (; at >= 0; at--) expect(other.cache.read(at as MessageIndex, ALL)).toBeUndefined();
+          }
+        }
+        for (const topic of topics) topic.cache.clear();
+        expect(cache.bytes).toBe(0);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});

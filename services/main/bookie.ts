@@ -1,0 +1,46 @@
+/** A bookie in a process of its own. It knows no metadata. */
+import path from 'node:path';
+import { openBookie } from '../bookie/bookie.ts';
+import { addBookieService } from '../bookie/server/server.ts';
+import type { Shell } from '../cli/shell.ts';
+import { MagnetarError } from '../lib/errors.ts';
+import type { LogLevel } from '../runtime/node/logger.ts';
+import { bookieBanner } from './banner.ts';
+import { folderError, openDataFolder } from './data-folder.ts';
+import { HOST, openGrpcServer } from './grpc-server.ts';
+import { type RoleContext, runRole } from './server-process.ts';
+
+export interface BookieOptions {
+  readonly data: string;
+  readonly port: number;
+  readonly logLevel: LogLevel;
+  readonly version: string;
+}
+
+async function start(context: RoleContext, options: BookieOptions): ReturnType<Parameters<typeof runRole>[2]> {
+  const { environment, lifecycle } = context;
+  const { version } = options;
+  const { folder, bookieFolder } = await openDataFolder(environment.disk, path.resolve(options.data));
+  const address = `${HOST}:${options.port}`;
+  try {
+    const bookie = await openBookie({ environment, folder: bookieFolder(0), id: address });
+    lifecycle.add('bookie', async () => await bookie.close());
+    const { server, bind } = openGrpcServer(lifecycle);
+    const serverName = `magnetar bookie ${version}`;
+    const service = addBookieService(server, bookie, { environment, serverName });
+    lifecycle.add('bookie service', async () => {
+      service.stop(new MagnetarError('UNAVAILABLE', `bookie ${address} is closing`));
+    });
+    await bind(options.port);
+  } catch (error) {
+    throw folderError(folder, error);
+  }
+  const readyMs = performance.now();
+  return { banner: bookieBanner({ version, data: options.data, address, readyMs }), facts: { address, data: folder } };
+}
+
+/** `magnetar bookie`. Resolves with the exit code. */
+export async function runBookie(shell: Shell, options: BookieOptions): Promise<number> {
+  const { logLevel } = options;
+  return await runRole(shell, { role: 'bookie', logLevel }, async (context) => await start(context, options));
+}

@@ -1,0 +1,46 @@
+import type { Server } from '@grpc/grpc-js';
+import { hasCode, MagnetarError } from '../lib/errors.ts';
+import type { Lifecycle } from '../runtime/lifecycle.ts';
+import { bindWithWideWindows, createServer } from '../wire/server.ts';
+
+/** Until authentication is there, everything is served to this machine alone. */
+export const HOST = '127.0.0.1';
+const SHUTDOWN_MS = 2_000;
+
+/** A gRPC server of this process. */
+export interface GrpcServer {
+  readonly server: Server;
+  /** Begins to serve what was added; resolves with the port. @throws PORT_IN_USE naming the flag */
+  bind(port: number): Promise<number>;
+}
+
+async function shutDown(server: Server): Promise<void> {
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(() => {
+      server.forceShutdown();
+      resolve();
+    }, SHUTDOWN_MS);
+    server.tryShutdown(() => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+/** Makes a server that closes with the lifecycle: after everything that is added to it later. */
+export function openGrpcServer(lifecycle: Lifecycle): GrpcServer {
+  const server = createServer();
+  lifecycle.add('gRPC server', async () => await shutDown(server));
+  return {
+    server,
+    async bind(port) {
+      try {
+        return await bindWithWideWindows(server, `${HOST}:${port}`);
+      } catch (error) {
+        if (!hasCode(error, 'PORT_IN_USE')) throw error;
+        const text = `port ${port} of ${HOST} is in use; name another one with --port`;
+        throw new MagnetarError('PORT_IN_USE', text, { details: { port: String(port), flag: '--port' }, cause: error });
+      }
+    },
+  };
+}
