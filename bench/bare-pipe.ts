@@ -39,8 +39,9 @@ interface Options {
   readonly dir: string;
 }
 
+const same = (bytes: Buffer): Buffer => bytes;
+
 function method(name: string): MethodDefinition<Buffer, Buffer> {
-  const same = (bytes: Buffer): Buffer => bytes;
   return {
     path: `/pipe/${name}`,
     requestStream: true,
@@ -140,7 +141,7 @@ async function serve({ copies, dir }: Options): Promise<void> {
   process.send?.(await bindWithWideWindows(server, '127.0.0.1:0'));
 }
 
-function varint(buffer: Buffer, start: number, value: number): number {
+function putVarint(buffer: Buffer, start: number, value: number): number {
   let at = start;
   let rest = value;
   for (; rest > 127; rest >>>= 7) buffer[at++] = (rest & 127) | 128;
@@ -172,11 +173,11 @@ class Publisher {
     const buffer = this.#buffer;
     let at = this.#at;
     buffer[at++] = 10;
-    at = varint(buffer, at, payload.length + 16);
+    at = putVarint(buffer, at, payload.length + 16);
     buffer[at++] = 8;
-    at = varint(buffer, at, this.#sequence++);
+    at = putVarint(buffer, at, this.#sequence++);
     buffer[at++] = 26;
-    at = varint(buffer, at, payload.length);
+    at = putVarint(buffer, at, payload.length);
     this.#at = at + payload.copy(buffer, at);
     this.pending += 1;
     const done = new Promise<number>((resolve) => this.#resolvers.push(resolve));

@@ -7,9 +7,9 @@ export interface Rate {
   readonly p99Ms: number;
 }
 
-/** Computes a rate. `latencies` in milliseconds; sorted in place. */
+/** Computes a rate. `latencies` in milliseconds;. */
 export function rateOf(run: { messages: number; size: number; tookMs: number; latencies: number[] }): Rate {
-  const sorted = run.latencies.sort((a, b) => a - b);
+  const sorted = run.latencies.toSorted((a, b) => a - b);
   const at = (share: number): number => Number((sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(1));
   const perSec = (run.messages / run.tookMs) * 1000;
   return {
@@ -22,7 +22,7 @@ export function rateOf(run: { messages: number; size: number; tookMs: number; la
 
 /** The middle value of an odd number of values, or the mean of the two middle ones. */
 export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
+  const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length >> 1;
   const high = sorted[middle] ?? 0;
   return sorted.length % 2 === 1 ? high : ((sorted[middle - 1] ?? 0) + high) / 2;

@@ -71,7 +71,7 @@ async function runMagnetar(folder: string, bookies: number, load: readonly strin
     children.push(await started([...standalone, '--http-port', `${httpPort}`, ...where], port));
     return (await json([script('load'), '--service-url', `grpc://127.0.0.1:${port}`, ...load])) as LoadResult;
   } finally {
-    for (const child of children.reverse()) await stop(child);
+    for (const child of children.toReversed()) await stop(child);
   }
 }
 

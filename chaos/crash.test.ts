@@ -48,11 +48,13 @@ describe('a power cut under load', { timeout: 180_000 }, () => {
 
   test('is noticed when fsync does nothing', async () => {
     disk = await PowerDisk.create(2_048);
-    const swallowFsync = { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' };
-    await expect(async () => {
-      await using cluster = await onPowerDisk(disk as PowerDisk, swallowFsync);
-      const report = await crashRounds(cluster, options(2));
-      expect(report.violations).toEqual([]);
-    }).rejects.toThrow();
+    await using cluster = await onPowerDisk(disk, { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' });
+    const report = crashRounds(cluster, options(2));
+    // Either the checks find a violation, or the server or an app sees that something is missing.
+    const noticed = await report.then(
+      ({ violations }) => violations,
+      (error: unknown) => [String(error)],
+    );
+    expect(noticed).not.toEqual([]);
   });
 });

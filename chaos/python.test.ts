@@ -13,6 +13,10 @@ const execute = promisify(execFile);
 const proto = fileURLToPath(new URL('../proto', import.meta.url));
 const app = fileURLToPath(new URL('python/app.py', import.meta.url));
 
+function message(index: number): object {
+  return { index, payload: `message ${index}`, key: `k${index}` };
+}
+
 beforeAll(requirePackages);
 
 test('publishes, consumes and acknowledges with stubs made by protoc alone', async () => {
@@ -24,7 +28,6 @@ test('publishes, consumes and acknowledges with stubs made by protoc alone', asy
     await execute('protoc', ['-I', proto, plugin, `--python_out=${stubs}`, `--grpc_python_out=${stubs}`, ...files]);
     const { stdout } = await execute('/usr/bin/python3', [app, stubs, `127.0.0.1:${server.port}`, 'from-python']);
     const result: unknown = JSON.parse(stdout);
-    const message = (index: number): object => ({ index, payload: `message ${index}`, key: `k${index}` });
     expect(result).toEqual({
       receipts: [
         { index: 0, count: 5, duplicate: false },

@@ -2,7 +2,7 @@
  * Rounds of: load, kill at a random moment, restart, check. The oracle is `history.ts`.
  */
 import { Client } from '../../services/client/index.ts';
-import { AckHistory, checkTopic, promised } from './history.ts';
+import { checkAcks, checkTopic, promised } from './history.ts';
 import { LoadConsumer, LoadProducer, readTopic } from './load.ts';
 
 /** Processes that can be hit. */
@@ -33,6 +33,7 @@ const TOPIC = 'persistent://public/default/crash';
 const SUBSCRIPTIONS = ['s0', 's1'];
 const PRODUCERS = 4;
 const WINDOW = 400;
+const PROGRESS_MS = 60_000;
 
 function seeded(seed: number): () => number {
   let state = seed >>> 0;
@@ -44,33 +45,56 @@ function seeded(seed: number): () => number {
   };
 }
 
-async function until(enough: () => boolean, producers: readonly LoadProducer[], deadlineMs: number): Promise<void> {
+async function until(enough: () => boolean, producers: readonly LoadProducer[]): Promise<void> {
   const start = performance.now();
   const failed = Promise.race(producers.map((producer) => producer.failed));
   while (!enough()) {
-    if (performance.now() - start > deadlineMs) throw new Error(`no progress within ${deadlineMs} ms`);
+    if (performance.now() - start > PROGRESS_MS) throw new Error(`no progress within ${PROGRESS_MS} ms`);
     await Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 10))]);
   }
 }
 
-/** One run over `rounds` strikes; violations end it. */
+/** One run over `rounds` strikes; violations end it. @throws when an app would have noticed a strike. */
 export async function crashRounds(victims: Victims, options: CrashOptions): Promise<CrashReport> {
+  const clients: Client[] = [];
+  const connect = (): Client => {
+    const client = new Client({ serviceUrl: victims.serviceUrl });
+    clients.push(client);
+    return client;
+  };
+  try {
+    return await runRounds(victims, options, connect);
+  } finally {
+    await Promise.allSettled(clients.map((client) => client.close()));
+  }
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((a, b) => a + b, 0);
+}
+
+async function runRounds(victims: Victims, options: CrashOptions, connect: () => Client): Promise<CrashReport> {
   const random = seeded(options.seed);
   const confirmed = SUBSCRIPTIONS.map(() => new Set<number>());
-  const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
   const violations: string[] = [];
-  const longLived = new Client({ serviceUrl: victims.serviceUrl });
+  const longLived = connect();
   const producers = await Promise.all(
     Array.from({ length: PRODUCERS }, (_, i) => LoadProducer.start(longLived, TOPIC, `p${i}`, WINDOW)),
   );
-  // This consumer lives through all crashes: it must see every message once, and never notice.
+  // This consumer lives through all strikes: it must see every message once, and never notice.
   const steady = await LoadConsumer.start(longLived, TOPIC, 'steady', new Set());
   const publishes = (): number => sum(producers.map(({ history }) => history.count));
   const acks = (): number => sum(confirmed.map((set) => set.size));
+  const check = async (): Promise<number> => {
+    const promise = promised(producers.map(({ history }) => history));
+    const seen = await readTopic(longLived, TOPIC);
+    violations.push(...checkTopic(seen, promise));
+    return seen.length;
+  };
   let rounds = 0;
   for (; rounds < options.rounds && violations.length === 0; rounds++) {
     const before = confirmed.map((set) => new Set(set));
-    const client = new Client({ serviceUrl: victims.serviceUrl });
+    const client = connect();
     const consumers = await Promise.all(
       SUBSCRIPTIONS.map((name, i) => LoadConsumer.start(client, TOPIC, name, confirmed[i] ?? new Set())),
     );
@@ -78,31 +102,25 @@ export async function crashRounds(victims: Victims, options: CrashOptions): Prom
     await until(
       () => publishes() - publishesBefore >= options.leastPublishes && acks() - acksBefore >= options.leastAcks,
       producers,
-      60_000,
     );
     await new Promise((resolve) => setTimeout(resolve, random() * 400));
     const counted = `${publishes() - publishesBefore} publishes, ${acks() - acksBefore} acks`;
     const hit = await victims.strike(random());
     await Promise.all(consumers.map((consumer) => consumer.stop()));
-    consumers.forEach((consumer, i) => {
-      violations.push(...AckHistory.check(consumer.delivered, before[i] ?? new Set()));
-    });
     await client.close();
-    const promise = promised(producers.map(({ history }) => history));
-    const seen = await readTopic(longLived, TOPIC);
-    violations.push(...checkTopic(seen, promise));
-    options.log(`round ${rounds + 1}: ${counted}, then killed ${hit}; ${seen.length} messages checked`);
+    consumers.forEach((consumer, i) => {
+      violations.push(...checkAcks(consumer.delivered, before[i] ?? new Set()));
+    });
+    options.log(`round ${rounds + 1}: ${counted}, then killed ${hit}; ${await check()} messages checked`);
   }
   await Promise.all(producers.map((producer) => producer.stop()));
-  const seen = await readTopic(longLived, TOPIC);
-  violations.push(...checkTopic(seen, promised(producers.map(({ history }) => history))));
-  await until(() => steady.delivered.length >= seen.length, producers, 60_000).catch(() => {
-    violations.push(`lost-delivery: the steady consumer got ${steady.delivered.length} of ${seen.length} messages`);
+  const total = await check();
+  await until(() => steady.delivered.length >= total, producers).catch(() => {
+    violations.push(`lost-delivery: the steady consumer got ${steady.delivered.length} of ${total} messages`);
   });
   steady.delivered.forEach((index, position) => {
     if (index !== position) violations.push(`poll-skip: the steady consumer's message ${position} has index ${index}`);
   });
   await steady.stop();
-  await longLived.close();
   return { rounds, acknowledged: publishes(), confirmedAcks: acks(), violations: violations.slice(0, 20) };
 }

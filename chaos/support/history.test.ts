@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { AckHistory, checkTopic, ProducerHistory, promised, type Seen } from './history.ts';
+import { checkAcks, checkTopic, ProducerHistory, promised, type Seen } from './history.ts';
 
 function topic(): { seen: Seen[]; producers: ProducerHistory[] } {
   const seen: Seen[] = [];
@@ -48,7 +48,7 @@ describe('the checks can fail', () => {
   });
 
   test('a confirmed acknowledgment that was forgotten is found', () => {
-    expect(AckHistory.check([4, 5, 6], new Set([1, 2]))).toEqual([]);
-    expect(AckHistory.check([4, 5, 6], new Set([5]))).toEqual(['ack-forgotten: index 5']);
+    expect(checkAcks([4, 5, 6], new Set([1, 2]))).toEqual([]);
+    expect(checkAcks([4, 5, 6], new Set([5]))).toEqual(['ack-forgotten: index 5']);
   });
 });

@@ -80,12 +80,7 @@ export function checkTopic(
   return violations;
 }
 
-/** Which acknowledgments of a subscription were confirmed. */
-export class AckHistory {
-  readonly confirmed: Set<number> = new Set();
-
-  /** What the new consumer's deliveries violate: a message whose acknowledgment had been confirmed before it subscribed. */
-  static check(delivered: readonly number[], confirmedBefore: ReadonlySet<number>): string[] {
-    return delivered.filter((index) => confirmedBefore.has(index)).map((index) => `ack-forgotten: index ${index}`);
-  }
+/** What a new consumer's deliveries violate: messages whose acknowledgment had been confirmed before it subscribed. */
+export function checkAcks(delivered: readonly number[], confirmedBefore: ReadonlySet<number>): string[] {
+  return delivered.filter((index) => confirmedBefore.has(index)).map((index) => `ack-forgotten: index ${index}`);
 }

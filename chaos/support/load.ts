@@ -2,7 +2,8 @@
  * Producers that retry and consumers that acknowledge, keeping the histories that the checks need. They use the SDK as an
  * app would: through a killed server they notice nothing.
  */
-import { type Client, type Consumer, hasCode, type Producer } from '../../services/client/index.ts';
+import type { Client, Consumer, Producer } from '../../services/client/index.ts';
+import { hasCode } from '../../services/lib/errors.ts';
 import { ProducerHistory, type Seen } from './history.ts';
 
 /** The payload of message `number` of a producer; long enough to fill pages, cheap to check. */
@@ -31,6 +32,7 @@ export class LoadProducer {
     this.history = new ProducerHistory(name);
     this.#window = window;
     this.#loop = this.#run();
+    this.#loop.catch(() => {}); // `failed` and `stop` report it
   }
 
   static async start(client: Client, topic: string, name: string, window: number): Promise<LoadProducer> {
@@ -77,6 +79,7 @@ export class LoadConsumer {
     this.#consumer = consumer;
     this.confirmed = confirmed;
     this.#loop = this.#run();
+    this.#loop.catch(() => {}); // `stop` reports it
   }
 
   /** `confirmed`: what earlier consumers of the subscription know to be acknowledged; this one adds to it. */

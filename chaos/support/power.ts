@@ -38,7 +38,7 @@ export class PowerDisk {
     const parent = await mkdtemp(path.join(tmpdir(), 'magnetar-power-'));
     const image = path.join(parent, 'image');
     const file = await open(image, 'w');
-    await file.truncate(megabytes << 20);
+    await file.truncate(megabytes * 1_048_576);
     await file.close();
     await run('mkfs.ext4', '-q', '-F', image);
     const device = await run('losetup', '-f', '--show', image).catch((error: unknown) => {

@@ -12,9 +12,7 @@ import { freePort } from './ports.ts';
 
 const fromSource = import.meta.url.endsWith('.ts');
 /** The built program. */
-export const PROGRAM: string = fileURLToPath(
-  new URL(`../../${fromSource ? 'dist/' : ''}services/main/magnetar.js`, import.meta.url),
-);
+const PROGRAM = fileURLToPath(new URL(`../../${fromSource ? 'dist/' : ''}services/main/magnetar.js`, import.meta.url));
 const READY_MS = 30_000;
 const STOP_MS = 20_000;
 const KEPT_CHARACTERS = 1_000_000;

@@ -107,8 +107,11 @@ export class SegmentStore {
       this.#lost(id, undefined, 'has no readable header');
       return undefined;
     }
-    const keep = (await this.#indexFromFooter(opened)) || (await this.#replay(opened, followed));
-    if (keep === 'unused') return SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
+    const found = (await this.#indexFromFooter(opened)) ? 'sealed' : await this.#replay(opened, followed);
+    if (found === 'unused') {
+      await this.#writeUnsealed(id);
+      return SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
+    }
     await opened.file.close();
     return undefined;
   }
@@ -167,9 +170,14 @@ export class SegmentStore {
     const id = this.#lastId + 1;
     const options = { id, segmentBytes: this.#segmentBytes, highestLedgerId };
     const segment = await SegmentFile.create(this.#environment, this.#folder, options);
-    await this.#index.write([sealedRow(segmentKey(id), encodeSegmentRow({ sealed: false }))]);
+    await this.#writeUnsealed(id);
     this.#lastId = id;
     return segment;
+  }
+
+  /** From here on the segment is missed when it is not there. */
+  async #writeUnsealed(id: number): Promise<void> {
+    await this.#index.write([sealedRow(segmentKey(id), encodeSegmentRow({ sealed: false }))]);
   }
 
   /** Seals a segment that the log is done with, and closes it. */

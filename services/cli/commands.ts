@@ -28,7 +28,7 @@ function property(text: string, before: Readonly<Record<string, string>> = {}): 
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
 }
 
-function text(value: string, before: readonly string[] = []): readonly string[] {
+function collected(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value];
 }
 
@@ -78,7 +78,7 @@ function addProduce({ add, shell }: Toolkit): void {
       command
         .argument('<topic>', 'NAME, TENANT/NAMESPACE/NAME or persistent://TENANT/NAMESPACE/NAME')
         .addOption(new Option('-f, --file <file>', 'publish the lines of a file, cut at LF alone').conflicts('message'))
-        .addOption(new Option('-m, --message <text...>', 'publish these texts').argParser(text))
+        .addOption(new Option('-m, --message <text...>', 'publish these texts').argParser(collected))
         .option('-k, --key <key>', 'the key of every message')
         .addOption(new Option('-p, --property <name=value...>', 'properties of every message').argParser(property))
         .option('--rate <number>', 'at most so many messages a second', rate)

@@ -24,7 +24,7 @@ function textOf(payload: Buffer): string | undefined {
 }
 
 /** A message as one JSON object. */
-export function jsonOf(message: PrintedMessage): string {
+function jsonOf(message: PrintedMessage): string {
   const payload = textOf(message.data);
   return JSON.stringify({
     id: message.messageId.toString(),

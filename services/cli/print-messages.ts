@@ -1,5 +1,5 @@
 import { Client, type Message, MessageId, type StartPosition } from '../client/index.ts';
-import { hasCode } from '../lib/errors.ts';
+import { hasCode, type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { ChunkedOutput } from './chunked-output.ts';
 import { printMessage } from './message-format.ts';
 import type { From } from './position.ts';
@@ -24,22 +24,15 @@ interface Source {
 }
 
 function startPosition(shell: Shell, from: From): StartPosition {
-  switch (from.type) {
-    case 'earliest':
-    case 'latest':
-      return from.type;
-    case 'id':
-      return MessageId.parse(from.id);
-    case 'time':
-      return shell.dateOf(from.time);
-  }
+  if (from.type === 'id') return MessageId.parse(from.id);
+  return from.type === 'time' ? shell.dateOf(from.time) : from.type;
 }
 
 /** Acknowledgments on their way. Those of a later message cover the earlier ones. */
 class Acks {
   readonly #acknowledge: (message: Message) => Promise<void>;
   #pending: Promise<void> = Promise.resolve();
-  #failure: unknown;
+  #failure: MagnetarError | undefined;
 
   constructor(acknowledge: (message: Message) => Promise<void>) {
     this.#acknowledge = acknowledge;
@@ -48,7 +41,7 @@ class Acks {
   /** Acknowledges a message and all before it. */
   upTo(message: Message): void {
     const ack = this.#acknowledge(message).catch((error: unknown) => {
-      this.#failure ??= error;
+      this.#failure ??= toMagnetarError(error);
     });
     this.#pending = Promise.all([this.#pending, ack]).then(() => {});
   }
@@ -91,7 +84,9 @@ export async function printMessages(shell: Shell, options: PrintMessagesOptions)
   try {
     const start = startPosition(shell, options.from);
     const consumer =
-      subscription === undefined ? undefined : await client.subscribe({ topic, subscription, startPosition: start }, wait);
+      subscription === undefined
+        ? undefined
+        : await client.subscribe({ topic, subscription, startPosition: start }, wait);
     const source: Source = consumer ?? (await client.createReader({ topic, startPosition: start }, wait));
     const acks = consumer && new Acks(async (message) => await consumer.acknowledgeCumulative(message));
     const output = new ChunkedOutput<Message>(shell.stdout, shell.clock, (message) => acks?.upTo(message));

@@ -15,14 +15,16 @@ export interface Toolkit {
   readonly program: Command;
   readonly shell: Shell;
   /** Adds a subcommand. `run` gives the exit code; what it throws becomes one line on stderr. */
-  add(options: {
-    readonly name: string;
-    readonly summary: string;
-    readonly examples: readonly string[];
-    /** Adds arguments and options. */
-    readonly declare: (command: Command) => void;
-    readonly run: (command: Command) => Promise<number>;
-  }): void;
+  readonly add: (options: CommandOptions) => void;
+}
+
+interface CommandOptions {
+  readonly name: string;
+  readonly summary: string;
+  readonly examples: readonly string[];
+  /** Adds arguments and options. */
+  readonly declare: (command: Command) => void;
+  readonly run: (command: Command) => Promise<number>;
 }
 
 export interface ProgramOptions {

@@ -24,7 +24,7 @@ afterEach(async () => {
   const closing = client.close();
   broker.crash();
   await closing;
-  expect(broker.violations).toEqual([]);
+  broker.checkClean();
 });
 
 function producer(options: Partial<ProducerOptions> = {}): Promise<Producer> {
@@ -151,7 +151,7 @@ describe('a lost connection', () => {
     for (let number = 0; number < 6; number++) {
       const topic = `t-${fate}-${number}`;
       const restarted = deferred<void>();
-      atBatch(number, fate, () => void broker.restart().then(restarted.resolve));
+      atBatch(number, fate, () => void broker.restart().then(() => restarted.resolve()));
       await using own = new Client({ serviceUrl: broker.url });
       const p = await own.createProducer({ topic, batchingMaxPublishDelayMs: 0 });
       const ids = await Promise.all(await sendAll(p, texts, 10));
@@ -341,7 +341,8 @@ describe('time-outs', () => {
       const { lastSequenceId } = decodeBlock(batch.block);
       late.push(() => {
         const receipt = topic.store(batch);
-        for (const stream of broker.publishStreams) stream.send({ receipts: [receipt], credit: { items: 1, bytes: 0 } });
+        for (const stream of broker.publishStreams)
+          stream.send({ receipts: [receipt], credit: { items: 1, bytes: 0 } });
         expect(receipt.lastSequenceId).toBe(lastSequenceId);
       });
       return 'ignore';

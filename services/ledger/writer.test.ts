@@ -31,6 +31,15 @@ function faulty(store: MetadataStore): { store: MetadataStore; fault: { after?: 
   return { store: wrapped, fault };
 }
 
+/** Resolves when the bookie has so many entries of a ledger. */
+async function stored(
+  bookie: MemoryBookie,
+  ledgerId: Parameters<MemoryBookie['entries']>[0],
+  count: number,
+): Promise<void> {
+  while (bookie.entries(ledgerId).size < count) await new Promise((resolve) => setImmediate(resolve));
+}
+
 describe('a writer', () => {
   test('does not wait for a straggler, nor keeps more than a bound for it; later entries go to it again', async () => {
     const writer = await createLedger(cluster.ledgers);
@@ -45,15 +54,6 @@ describe('a writer', () => {
     await stored(slow, writer.ledgerId, 4);
     expect([...slow.entries(writer.ledgerId).keys()]).toEqual([0, 1, 2, 10]);
   });
-
-  /** Resolves when the bookie has so many entries of a ledger. */
-  async function stored(
-    bookie: MemoryBookie,
-    ledgerId: Parameters<MemoryBookie['entries']>[0],
-    count: number,
-  ): Promise<void> {
-    while (bookie.entries(ledgerId).size < count) await new Promise((resolve) => setImmediate(resolve));
-  }
 
   test('LP-20: a close whose answer was lost is found done by the next one', async () => {
     const { store, fault } = faulty(cluster.client().store);

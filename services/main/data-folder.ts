@@ -8,7 +8,7 @@ import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Disk } from '../runtime/disk.ts';
 
 /** The layout that this program writes, and the newest that it reads. */
-export const DATA_FOLDER_VERSION = 1;
+const DATA_FOLDER_VERSION = 1;
 const VERSION_FILE = 'VERSION';
 const MAGIC = 'magnetar data folder';
 const OURS = /^(metadata|offload|bookie-\d+)$/;
@@ -33,7 +33,7 @@ export interface DataFolder {
   readonly metadataFolder: string;
   /** How many bookies have a folder here. */
   readonly bookies: number;
-  bookieFolder(number: number): string;
+  readonly bookieFolder: (number: number) => string;
 }
 
 function errorCode(error: unknown): string {

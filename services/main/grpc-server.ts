@@ -11,7 +11,7 @@ const SHUTDOWN_MS = 2_000;
 export interface GrpcServer {
   readonly server: Server;
   /** Begins to serve what was added; resolves with the port. @throws PORT_IN_USE naming the flag */
-  bind(port: number): Promise<number>;
+  readonly bind: (port: number) => Promise<number>;
 }
 
 async function shutDown(server: Server): Promise<void> {

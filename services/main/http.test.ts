@@ -21,7 +21,7 @@ test('serves health, readiness as it changes, and the version', async () => {
     await http.close();
     await http.close();
   }
-  await expect(get('/healthz')).rejects.toThrow();
+  await expect(get('/healthz')).rejects.toThrow('fetch failed');
 });
 
 test('a port in use is named with its flag', async () => {

@@ -11,14 +11,11 @@ test.each([
   expect(standaloneQuorum(bookies)).toEqual({ ensembleSize: copies, writeQuorum: copies, ackQuorum });
 });
 
-describe('bookieCount', () => {
-  const holding = (bookies: number): DataFolder => ({
-    folder: 'd',
-    metadataFolder: 'd/metadata',
-    bookies,
-    bookieFolder: (number) => `d/bookie-${number}`,
-  });
+function holding(bookies: number): DataFolder {
+  return { folder: 'd', metadataFolder: 'd/metadata', bookies, bookieFolder: (number) => `d/bookie-${number}` };
+}
 
+describe('bookieCount', () => {
   test('is what was asked for, else what is there, else one', () => {
     expect(bookieCount(undefined, holding(0))).toBe(1);
     expect(bookieCount(undefined, holding(3))).toBe(3);

@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { MagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, Millis, SequenceId } from '../../lib/ids.ts';
-import { type DedupBatch, type DedupPlace, DedupState, type DedupToken } from './dedup.ts';
+import { type DedupBatch, type DedupPlace, type DedupProducer, DedupState, type DedupToken } from './dedup.ts';
 
 const seq = (value: number | bigint): SequenceId => BigInt(value) as SequenceId;
 const ms = (value: number): Millis => value as Millis;
@@ -15,6 +15,10 @@ function place(index: number, count = 1): DedupPlace {
 /** Stores a batch in one go. */
 function store(state: DedupState, name: string, first: number, last: number, time = 0): void {
   state.confirm(state.begin(name, seq(first), seq(last)), place(first, last - first + 1), ms(time));
+}
+
+function sorted(state: DedupState): readonly DedupProducer[] {
+  return state.snapshot().toSorted((x, y) => x.name.localeCompare(y.name));
 }
 
 const failure = new MagnetarError('LEDGER_FENCED', 'fenced');
@@ -143,7 +147,6 @@ describe('DedupState', () => {
             copy.replay(name, seq(first), seq(last), place(first, last - first + 1), ms(i + 1));
           }
         }
-        const sorted = (from: DedupState) => from.snapshot().toSorted((x, y) => x.name.localeCompare(y.name));
         expect(sorted(copy)).toEqual(sorted(state));
       }),
       { numRuns: 200 },

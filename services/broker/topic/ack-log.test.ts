@@ -54,6 +54,21 @@ describe('an ack log', () => {
     expect(world.appended).toBe(2);
   });
 
+  test('keeps the order of a reset and the acknowledgments around it within one entry', async () => {
+    const { world, log } = await newLog({ ...SMALL, entryBytes: 10_000 });
+    const subscription = await done(world, log.create('s', at(0)));
+    const before = world.appended;
+    log.acknowledge(subscription, at(20), [30, 5], () => {});
+    const reset = log.reset(subscription, at(4));
+    log.acknowledge(subscription, at(0), [6, 2], () => {});
+    await done(world, reset);
+    expect(world.appended - before).toBe(1);
+    const { subscriptions } = await new Owner(world).open(honest);
+    const { state } = subscriptions.get('s') ?? subscription;
+    expect(state).not.toBe(subscription.state);
+    expect([state.markDelete, state.page(at(0), 10).runs]).toEqual([4, [6, 2]]);
+  });
+
   test('refuses what is malformed, of a deleted subscription, and too much', async () => {
     const { world, log } = await newLog({ ...SMALL, waitingItems: 3 });
     const subscription = await done(world, log.create('s', at(0)));

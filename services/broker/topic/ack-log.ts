@@ -77,8 +77,8 @@ export interface AckLog {
 const DEFAULT_LIMITS: AckLogLimits = {
   rollBytes: 8_388_608,
   rollEntries: 20_000,
-  entryBytes: 262_144,
-  partBytes: 32_768,
+  entryBytes: 131_072,
+  partBytes: 16_384,
   waitingItems: 65_536,
   waitingBytes: 4_194_304,
   ledgerDeadlineMs: 20_000,
@@ -483,7 +483,7 @@ export async function openAckLog(dependencies: AckLogDependencies): Promise<AckL
 }
 
 /** Bytes of one read: small, so that the event loop goes on in between. */
-const READ_BYTES = 262_144;
+const READ_BYTES = 65_536;
 
 async function readLedger(ledgers: Ledgers, id: LedgerId, last: EntryId, replay: AckReplay): Promise<void> {
   if (last === NO_ENTRY) return;

@@ -3,7 +3,6 @@
  * one; hooks let a test decide what becomes of a batch or an acknowledgment.
  */
 import type { Server } from '@grpc/grpc-js';
-import { MagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
 import type { IndexSet } from '../../lib/collections/index-set.ts';
 import { decodeBlock, decodeMessages } from '../../wire/block.ts';
@@ -123,8 +122,7 @@ export class FakeBroker {
   readonly topics: Map<string, FakeTopic> = new Map();
   readonly limits: FakeLimits;
   readonly hooks: FakeHooks = { batch: () => 'store', open: () => undefined, confirmAck: () => true };
-  /** What clients did that they must not, such as overdrawing credits. */
-  readonly violations: string[] = [];
+  readonly #violations: string[] = [];
   readonly publishStreams: Set<FakePublishStream> = new Set();
   readonly consumeStreams: Set<FakeConsumeStream> = new Set();
   /** How many streams there were. */
@@ -196,8 +194,13 @@ export class FakeBroker {
     await this.listen();
   }
 
-  violated(text: string): MagnetarError {
-    this.violations.push(text);
-    return new MagnetarError('PROTOCOL_VIOLATION', text);
+  /** Notes what a client did that it must not. */
+  violated(text: string): void {
+    this.#violations.push(text);
+  }
+
+  /** @throws Error when a client did what it must not */
+  checkClean(): void {
+    if (this.#violations.length > 0) throw new Error(this.#violations.join('; '));
   }
 }

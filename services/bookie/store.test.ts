@@ -1,0 +1,228 @@
+import { EventEmitter, once } from 'node:events';
+import { appendFile, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import type { Bookie } from '../ledger/bookie.ts';
+import { appendEntry, readEntries, testEntry, testKey, texts } from '../ledger/bookie.contract.ts';
+import { entryId, ledgerId } from '../lib/ids.ts';
+import { openBookie } from './bookie.ts';
+import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
+import { testEnvironment } from './testing/environment.ts';
+
+/** Holds every sync of a disk until it is let go. */
+function holdSyncs(subject: CrashedBookie): { readonly held: Promise<unknown>; release(): void } {
+  const events = new EventEmitter();
+  let holding = true;
+  const held = once(events, 'held');
+  subject.disk.before = async ({ operation }) => {
+    if (operation !== 'sync' || !holding) return;
+    events.emit('held');
+    await once(events, 'released');
+  };
+  return {
+    held,
+    release() {
+      holding = false;
+      events.emit('released');
+    },
+  };
+}
+
+describe('group commit', () => {
+  test('nothing is answered before its sync; what comes meanwhile shares the next one', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    const barrier = holdSyncs(subject);
+    const acked: number[] = [];
+    const append = async (id: number): Promise<void> => {
+      await appendEntry(bookie, testEntry(1, id));
+      acked.push(id);
+    };
+    const first = append(0);
+    await barrier.held;
+    let fenced = false;
+    const others = Promise.all([1, 2, 3].map(append));
+    const fence = bookie
+      .readLac({ ledgerId: ledgerId(2), fence: { masterKey: testKey() } })
+      .then(() => (fenced = true));
+    await new Promise((resolve) => setImmediate(resolve));
+    expect([acked, fenced, await outcome(bookie, 1, 0)]).toEqual([[], false, 'NO_SUCH_ENTRY']);
+    let syncs = 0;
+    barrier.release();
+    subject.disk.before = ({ operation }) => {
+      if (operation === 'sync') syncs++;
+    };
+    await Promise.all([first, others, fence]);
+    expect([acked, syncs]).toEqual([[0, 1, 2, 3], 1]);
+    await bookie.close();
+  });
+
+  test('more than may wait is refused, fences are not, and there is room again afterwards', async () => {
+    const subject = new CrashedBookie({ maxPendingEntries: 3, maxPendingBytes: 1_000 });
+    const bookie = await subject.open();
+    const barrier = holdSyncs(subject);
+    const waiting = [0, 1, 2].map(async (id) => await appendEntry(bookie, testEntry(1, id)));
+    await expect(appendEntry(bookie, testEntry(1, 3))).rejects.toMatchObject({ code: 'QUEUE_FULL' });
+    const fence = bookie.readLac({ ledgerId: ledgerId(2), fence: { masterKey: testKey() } });
+    barrier.release();
+    await Promise.all([...waiting, fence]);
+    await appendEntry(bookie, testEntry(1, 3));
+    const large = testEntry(1, 4, { payload: [Buffer.alloc(5_000)] });
+    await appendEntry(bookie, large); // Alone, an entry above the bound is taken.
+    await bookie.close();
+  });
+});
+
+describe('a disk that fails', () => {
+  test.each(['write', 'sync'] as const)('on %s: nothing more is acknowledged, reads go on', async (failing) => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    subject.disk.before = ({ operation }) => {
+      if (operation === failing) throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    };
+    const failed = { code: 'STORE_FAILED' };
+    const outcomes = await Promise.allSettled([1, 2, 3].map(async (id) => await appendEntry(bookie, testEntry(1, id))));
+    for (const result of outcomes) expect(result).toMatchObject({ status: 'rejected', reason: failed });
+    subject.disk.before = () => {};
+    await expect(appendEntry(bookie, testEntry(1, 4))).rejects.toMatchObject(failed);
+    const fence = bookie.readLac({ ledgerId: ledgerId(1), fence: { masterKey: testKey() } });
+    await expect(fence).rejects.toMatchObject(failed);
+    expect(await outcome(bookie, 1, 0)).toBe('ledger 1 entry 0');
+    expect(subject.fatal).toHaveLength(1);
+    expect(bookie.available).toBe(false);
+    await bookie.close();
+    expect(subject.fatal).toHaveLength(1);
+  });
+
+  test('on read: an error, never "no such entry"', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    subject.disk.before = ({ operation }) => {
+      if (operation === 'read') throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    };
+    expect(['STORE_FAILED', 'ENTRY_UNKNOWN']).toContain(await outcome(bookie, 1, 0));
+    subject.disk.before = () => {};
+    expect(await outcome(bookie, 1, 0)).toBe('ledger 1 entry 0');
+    await bookie.close();
+  });
+});
+
+function payload(id: number): Buffer {
+  return Buffer.alloc(3_000 + id, `${id};`);
+}
+
+describe('many segments', () => {
+  test('are rolled through, read across, and opened again without replay', async () => {
+    const subject = new CrashedBookie({ segmentBytes: 65_536 });
+    let bookie: Bookie = await subject.open();
+    for (let id = 0; id < 300; id += 5) {
+      const batch = [0, 1, 2, 3, 4].map((more) => testEntry(1, id + more, { payload: [payload(id + more)] }));
+      await Promise.all([...batch, testEntry(2, id)].map(async (entry) => await appendEntry(bookie, entry)));
+    }
+    const check = async (): Promise<void> => {
+      let next = 0;
+      while (next < 300) {
+        const entries = await readEntries(bookie, 1, next, { maxBytes: 20_000 });
+        for (const entry of entries) {
+          expect(entry.entryId).toBe(next);
+          expect(entry.payload.equals(payload(next++))).toBe(true);
+        }
+      }
+      expect(await lacOutcome(bookie, 1)).toBe(298);
+      expect(await outcome(bookie, 2, 295)).toBe('ledger 2 entry 295');
+    };
+    await check();
+    await bookie.close();
+    expect((await subject.disk.list('/bookie/segments')).length).toBeGreaterThan(14);
+    const opened: string[] = [];
+    subject.disk.before = ({ operation, path }) => {
+      if (operation === 'read') opened.push(path);
+    };
+    bookie = await subject.open();
+    expect(new Set(opened).size).toBeLessThanOrEqual(1); // At most the empty one that was made ahead.
+    await check();
+    await bookie.close();
+  });
+
+  test('a newer copy of an entry counts', async () => {
+    const subject = new CrashedBookie({ segmentBytes: 16_384 });
+    const bookie = await subject.open();
+    for (const word of ['one', 'two', 'three']) {
+      await appendEntry(bookie, testEntry(1, 0, { payload: [Buffer.from(word)], recovery: true }));
+      await appendEntry(bookie, testEntry(2, 0, { payload: [Buffer.alloc(9_000)], recovery: true }));
+      expect(await outcome(bookie, 1, 0)).toBe(word);
+    }
+    await bookie.close();
+    const again = await subject.open();
+    expect(await outcome(again, 1, 0)).toBe('three');
+    await again.close();
+  });
+});
+
+describe('the folder', () => {
+  test('is of one bookie; without its cookie it is not opened', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    await bookie.close();
+    await expect(subject.open('local-1')).rejects.toMatchObject({ code: 'INVALID_ARGUMENT', message: /"local-0"/ });
+    const cookie = await subject.disk.readFile('/bookie/cookie');
+    const newer = Buffer.from(cookie);
+    newer.writeUInt32LE(2, 8);
+    await subject.disk.writeFileAtomically('/bookie/cookie', newer);
+    await expect(subject.open()).rejects.toMatchObject({ code: 'FOLDER_VERSION', message: /version 2/ });
+    await subject.disk.writeFileAtomically('/bookie/cookie', cookie.subarray(0, 20));
+    await expect(subject.open()).rejects.toMatchObject({ code: 'DATA_LOSS' });
+    await subject.disk.remove('/bookie/cookie');
+    await expect(subject.open()).rejects.toMatchObject({ code: 'DATA_LOSS', message: /cookie is missing/ });
+    await subject.disk.writeFileAtomically('/bookie/cookie', cookie);
+    const again = await subject.open();
+    expect(await outcome(again, 1, 0)).toBe('ledger 1 entry 0');
+    await again.close();
+  });
+
+  test('is locked; an index that is lost or corrupt is built again', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'bookie-'));
+    const open = async (): Promise<Bookie> =>
+      await openBookie({ environment: testEnvironment(), folder, id: 'b', options: { segmentBytes: 1_048_576 } });
+    let bookie = await open();
+    await appendEntry(bookie, testEntry(1, 0));
+    await expect(open()).rejects.toMatchObject({ code: 'FOLDER_IN_USE' });
+    await bookie.close();
+    const harm = [
+      async () => await rm(join(folder, 'index'), { recursive: true }),
+      async () => await writeFile(join(folder, 'index', 'CURRENT'), 'nonsense'),
+      async () => await appendFile(join(folder, 'index', 'CURRENT'), 'nonsense'),
+    ];
+    for (const [at, damage] of harm.entries()) {
+      await damage();
+      bookie = await open();
+      await appendEntry(bookie, testEntry(1, at + 1));
+      expect(texts(await readEntries(bookie, 1, 0))).toHaveLength(at + 2);
+      await bookie.close();
+    }
+    await rm(folder, { recursive: true });
+  });
+});
+
+describe('arguments', () => {
+  test('that make no sense are refused, and nothing is stored', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    const bad = [
+      testEntry(1, 0, { masterKey: Buffer.alloc(15) }),
+      testEntry(1, 0, { lac: entryId(0) }),
+      { ...testEntry(1, 0), payloadBytes: 3 },
+    ];
+    for (const entry of bad)
+      await expect(appendEntry(bookie, entry)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    const large = testEntry(1, 0, { payload: [Buffer.alloc(16_777_216)] });
+    await expect(appendEntry(bookie, large)).rejects.toMatchObject({ code: 'MESSAGE_TOO_LARGE' });
+    await expect(readEntries(bookie, 1, 0, { maxEntries: 0 })).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    expect(await lacOutcome(bookie, 1)).toBe('NO_SUCH_LEDGER');
+    await bookie.close();
+  });
+});

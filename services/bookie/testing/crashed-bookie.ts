@@ -1,0 +1,69 @@
+import type { Bookie } from '../../ledger/bookie.ts';
+import { readEntries } from '../../ledger/bookie.contract.ts';
+import { hasCode } from '../../lib/errors.ts';
+import { ledgerId } from '../../lib/ids.ts';
+import type { Environment } from '../../runtime/environment.ts';
+import { CrashDisk } from '../../runtime/testing/crash-disk.ts';
+import { type BookieOptions, openBookie } from '../bookie.ts';
+import { RECORD_MAGIC } from '../segments/format.ts';
+import { segmentName } from '../segments/segment-file.ts';
+import { testEnvironment } from './environment.ts';
+import { MemoryIndex } from './memory-index.ts';
+
+/** A bookie on a disk in memory: it can be crashed, damaged and opened again. */
+export class CrashedBookie {
+  readonly disk: CrashDisk = new CrashDisk();
+  readonly fatal: Error[] = [];
+  readonly environment: Environment = testEnvironment(this.disk, this.fatal);
+  index: MemoryIndex = new MemoryIndex();
+  readonly #options: BookieOptions;
+
+  constructor(options: BookieOptions = {}) {
+    this.#options = { segmentBytes: 262_144, markDelayMs: 60_000, ...options };
+  }
+
+  async open(id = 'local-0'): Promise<Bookie> {
+    return await openBookie({
+      environment: this.environment,
+      folder: '/bookie',
+      id,
+      options: this.#options,
+      openIndex: async () => await Promise.resolve(this.index),
+    });
+  }
+
+  path(segment: number): string {
+    return `/bookie/segments/${segmentName(segment)}`;
+  }
+
+  /** Flips a bit of the `nth` record (from 0) of a segment, `at` bytes behind its start. */
+  async damageRecord(segment: number, nth: number, at: number): Promise<void> {
+    const bytes = await this.disk.readFile(this.path(segment));
+    const records: number[] = [];
+    for (let offset = 0; offset + 4 <= bytes.length; offset += 8) {
+      if (bytes.readUInt32LE(offset) === RECORD_MAGIC) records.push(offset);
+    }
+    const record = records[nth];
+    if (record === undefined) throw new Error(`segment ${segment} has ${records.length} records`);
+    this.disk.flipBit(this.path(segment), (record + at) * 8);
+  }
+}
+
+/** What reading one entry comes to: its text, or the code of the error. */
+export async function outcome(bookie: Bookie, ledger: number, entry: number): Promise<string> {
+  try {
+    const [stored] = await readEntries(bookie, ledger, entry, { maxEntries: 1 });
+    return stored?.payload.toString() ?? 'nothing';
+  } catch (error) {
+    return hasCode(error) ? error.code : String(error);
+  }
+}
+
+/** What asking for the last-add-confirmed comes to. */
+export async function lacOutcome(bookie: Bookie, ledger: number): Promise<number | string> {
+  try {
+    return (await bookie.readLac({ ledgerId: ledgerId(ledger) })).lac;
+  } catch (error) {
+    return hasCode(error) ? error.code : String(error);
+  }
+}

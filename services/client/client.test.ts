@@ -1,0 +1,155 @@
+import { execFile } from 'node:child_process';
+import { createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { describe, expect, test } from 'vitest';
+import { MagnetarError } from '../lib/errors.ts';
+import type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './index.ts';
+import { Client } from './index.ts';
+import { FakeBroker } from './testing/fake-broker.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
+  const error: unknown = await work.then(
+    () => new Error('it did not reject'),
+    (reason: unknown) => reason,
+  );
+  if (error instanceof MagnetarError) return error;
+  throw error;
+}
+
+/** A port at which nobody listens. */
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+test('require() works, and loads no server', async () => {
+  const script = `
+    const { Client, MessageId, MagnetarError } = require('magnetar');
+    const loaded = Object.keys(require.cache).filter((file) => /node_modules.(level|classic-level|fastify|pino|commander|.grpc.proto-loader)[/\\\\]/.test(file));
+    new Client({ serviceUrl: 'grpc://127.0.0.1' }).close().then(() => {
+      console.log(JSON.stringify([typeof Client, String(MessageId.parse('1:2:3')), MagnetarError.name, loaded]));
+    });`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', script], { cwd: root });
+  expect(JSON.parse(stdout)).toEqual(['function', '1:2:3', 'MagnetarError', []]);
+});
+
+describe('options', () => {
+  test.each([
+    [{ serviceUrl: 'http://a' }, /serviceUrl is "http:\/\/a"; it must be grpc:\/\/host/],
+    [{ serviceUrl: 'grpc://a:99999' }, /serviceUrl/],
+    [{ serviceUrl: 'grpc://a', operationTimeoutMs: 0 }, /operationTimeoutMs is 0; it must be an integer from 1 to/],
+    [{ serviceUrl: 'grpc://a', operationTimeout: 5 }, /has no field "operationTimeout"; it has .*operationTimeoutMs/],
+    [undefined, /the options of a client is undefined/],
+  ])('of a client: %j', (options, message) => {
+    expect(() => new Client(options as unknown as ClientOptions)).toThrow(message);
+  });
+
+  test('of producers, consumers and readers', async () => {
+    const client = new Client({ serviceUrl: 'grpc://127.0.0.1:1' });
+    const topic = 't';
+    const subscription = 's';
+    const producers: [object, string][] = [
+      [{}, 'topic'],
+      [{ topic: 7 }, 'topic'],
+      [{ topic, sendTimeoutMs: -1 }, 'sendTimeoutMs'],
+      [{ topic, maxPendingMessages: 0 }, 'maxPendingMessages'],
+      [{ topic, batchingEnabled: 'yes' }, 'batchingEnabled'],
+      [{ topic, batchingMaxBytes: 1.5 }, 'batchingMaxBytes'],
+      [{ topic, initialSequenceId: -1 }, 'initialSequenceId'],
+    ];
+    const consumers: [object, string][] = [
+      [{ topic }, 'subscription'],
+      [{ topic, subscription, subscriptionType: 'shared' }, 'subscriptionType'],
+      [{ topic, subscription, startPosition: 'first' }, 'startPosition'],
+      [{ topic, subscription, startPosition: { index: -1 } }, 'startPosition'],
+      [{ topic, subscription, startPosition: new Date(Number.NaN) }, 'startPosition'],
+      [{ topic, subscription, receiverQueueSize: 0 }, 'receiverQueueSize'],
+    ];
+    const attempts = [
+      ...producers.map(([options, field]) => [client.createProducer(options as ProducerOptions), field] as const),
+      ...consumers.map(([options, field]) => [client.subscribe(options as ConsumerOptions), field] as const),
+      [client.createReader({ topic, subscription } as unknown as ReaderOptions), 'subscription'] as const,
+    ];
+    for (const [attempt, field] of attempts) {
+      const error = await rejection(attempt);
+      expect(error.code).toBe('INVALID_ARGUMENT');
+      expect(error.message).toContain(field);
+      expect(error.message).not.toContain('\n');
+    }
+    await client.close();
+  });
+});
+
+describe('a broker that is not there', () => {
+  test('is named, with the reason, when the time is up', async () => {
+    const serviceUrl = `grpc://127.0.0.1:${await freePort()}`;
+    await using client = new Client({ serviceUrl, operationTimeoutMs: 300 });
+    const attempts = [
+      client.createProducer({ topic: 't' }),
+      client.subscribe({ topic: 't', subscription: 's' }),
+      client.createReader({ topic: 't' }),
+    ];
+    for (const error of await Promise.all(attempts.map(rejection))) {
+      expect(error.code).toBe('UNAVAILABLE');
+      expect(error.retryable).toBe(true);
+      expect(error.message).toContain(`cannot reach the broker at ${serviceUrl}: connection refused; is it running?`);
+    }
+  });
+
+  test('is found when it comes in time', async () => {
+    const broker = await new FakeBroker().listen();
+    broker.crash();
+    await using client = new Client({ serviceUrl: broker.url });
+    const opening = client.createProducer({ topic: 't' });
+    await broker.listen();
+    await (await opening).send({ data: 'a' });
+    expect(broker.topic('t').texts).toEqual(['a']);
+    broker.crash();
+  });
+
+  test('the wait can be aborted, and ends with the client', async () => {
+    const client = new Client({ serviceUrl: `grpc://127.0.0.1:${await freePort()}` });
+    const abort = new AbortController();
+    const aborted = client.createProducer({ topic: 't' }, { signal: abort.signal });
+    const waiting = rejection(client.subscribe({ topic: 't', subscription: 's' }));
+    abort.abort(new Error('enough'));
+    await expect(aborted).rejects.toThrow('enough');
+    await client.close();
+    expect((await waiting).code).toBe('ALREADY_CLOSED');
+    await client.close();
+  });
+});
+
+test('something that is no broker of ours is told from one that is not there', async () => {
+  const other = createServer((socket) => socket.end('SSH-2.0-nothing\r\n'));
+  await new Promise<void>((resolve) => other.listen(0, '127.0.0.1', resolve));
+  const { port } = other.address() as AddressInfo;
+  await using client = new Client({ serviceUrl: `grpc://127.0.0.1:${port}`, operationTimeoutMs: 300 });
+  const error = await rejection(client.createProducer({ topic: 't' }));
+  expect(error.message).toContain(`grpc://127.0.0.1:${port}`);
+  expect(error.message).not.toContain('\n');
+  other.close();
+});
+
+test('one connection carries many producers and consumers', async () => {
+  const broker = await new FakeBroker().listen();
+  await using client = new Client({ serviceUrl: broker.url });
+  const topics = Array.from({ length: 50 }, (_, i) => `t${i}`);
+  const producers = await Promise.all(topics.map((topic) => client.createProducer({ topic })));
+  const consumers = await Promise.all(
+    topics.map((topic) => client.subscribe({ topic, subscription: 's', startPosition: 'earliest' })),
+  );
+  await Promise.all(producers.map((producer, i) => producer.send({ data: `m${i}` })));
+  const texts = await Promise.all(consumers.map(async (consumer) => (await consumer.receive()).data.toString()));
+  expect(texts).toEqual(topics.map((_, i) => `m${i}`));
+  expect(broker.streamsOpened).toBe(2);
+  await client.close();
+  broker.crash();
+});
