@@ -294,6 +294,54 @@ describe('interruption', () => {
   });
 });
 
+describe('a consumer that is killed', () => {
+  test('has acknowledged nothing that its output did not take', async () => {
+    const topic = newTopic();
+    const count = 20_000;
+    const input = Array.from({ length: count }, (_, i) => `${i} ${'x'.repeat(990)}\n`).join('');
+    await done(['produce', topic], { input });
+    const child = spawnCommand(['consume', topic, '-s', 's', '--service-url', server.serviceUrl]);
+    const taken: Buffer[] = [];
+    await new Promise<void>((resolve) => {
+      child.stdout?.on('data', (chunk: Buffer) => {
+        taken.push(chunk);
+        child.stdout?.pause(); // from now on it writes into a pipe that nobody empties
+        resolve();
+      });
+    });
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    child.kill('SIGKILL');
+    child.stdout?.resume();
+    await once(child, 'close');
+    const lines = Buffer.concat(taken).toString().split('\n').length - 1;
+    expect(lines).toBeLessThan(count);
+    const rest = (await done(['consume', topic, '-s', 's', '--exit-at-end'])).toString();
+    const next = Number(rest.slice(0, rest.indexOf(' ')));
+    expect(next).toBeLessThanOrEqual(lines);
+    expect(rest).toBe(input.slice(input.indexOf(`${next} x`)));
+  });
+});
+
+describe('a server that stands still', () => {
+  test('the first SIGINT waits for what is under way, the second ends the command at once', async () => {
+    const child = spawnCommand(['produce', newTopic(), '--ids', '--service-url', server.serviceUrl]);
+    child.stdin?.write('stored\n');
+    await once(child.stdout ?? child, 'data');
+    server.signal('SIGSTOP');
+    try {
+      child.stdin?.write('not confirmed\n');
+      child.kill('SIGINT');
+      const exit = once(child, 'exit') as Promise<[number]>;
+      const early = await Promise.race([exit, new Promise((resolve) => setTimeout(resolve, 500, 'waits'))]);
+      expect(early).toBe('waits');
+      child.kill('SIGINT');
+      expect((await exit)[0]).toBe(130);
+    } finally {
+      server.signal('SIGCONT');
+    }
+  });
+});
+
 describe('errors of the server', () => {
   test('a second exclusive consumer is refused', async () => {
     const topic = newTopic();

@@ -141,6 +141,14 @@ export class ServerProcess implements AsyncDisposable {
     process.kill(this.pid, name);
   }
 
+  /** Resolves with the exit code when the process ends by itself. */
+  async exited(): Promise<number> {
+    const child = this.#child;
+    if (child === undefined) throw new Error(`${this.role} does not run`);
+    const [code] = (await once(child, 'close')) as [number | null];
+    return code ?? -1;
+  }
+
   /** kill -9; resolves when the process is gone. */
   async kill(): Promise<void> {
     await this.#end('SIGKILL');

@@ -19,7 +19,7 @@ class LyingDisk extends CrashDisk {
 }
 
 describe('a crash at any operation of the disk', () => {
-  const seeds = Array.from({ length: 150 }, (_, seed) => seed);
+  const seeds = Array.from({ length: 60 }, (_, seed) => seed);
 
   test('takes no acknowledged entry and no fence, and is never taken for damage', async () => {
     let acked = 0;

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { Bookie } from '../ledger/bookie.ts';
 import { appendEntry, testEntry } from '../ledger/bookie.contract.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
 import { MemoryIndex } from './testing/memory-index.ts';
 
@@ -74,9 +75,11 @@ describe('damage in a segment that is replayed', () => {
     expect([await outcome(cut, 3, 2), await lacOutcome(cut, 3)]).toEqual(['NO_SUCH_ENTRY', 0]);
     await cut.close();
 
-    const marked = new CrashedBookie({ markDelayMs: 0 });
+    const clock = new ManualClock();
+    const marked = new CrashedBookie({ markDelayMs: 20 }, clock);
     await fill(await marked.open());
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    clock.advance(20);
+    await new Promise((resolve) => setImmediate(resolve)); // The disk in memory needs no more than this turn.
     marked.disk.crash();
     await marked.damageRecord(1, 8, PAYLOAD);
     const damaged = await marked.open();

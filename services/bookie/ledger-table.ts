@@ -75,7 +75,7 @@ export class LedgerState {
 }
 
 /** A ledger's row with one more segment. Saying the same segment again changes nothing. */
-export function withPart(row: LedgerRow | undefined, segment: number, part: LedgerPart): LedgerRow {
+function withPart(row: LedgerRow | undefined, segment: number, part: LedgerPart): LedgerRow {
   const { entries } = part;
   const [first, last] = entries.count === 0 ? [NO_ENTRY, NO_ENTRY] : [entries.idAt(0), entries.idAt(entries.count - 1)];
   const others = (row?.segments ?? []).filter((other) => other.segment !== segment);

@@ -1,9 +1,10 @@
-import { Client, type Message, MessageId, type StartPosition } from '../client/index.ts';
+import { type Message, MessageId, type StartPosition } from '../client/index.ts';
 import { hasCode, type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { ChunkedOutput } from './chunked-output.ts';
+import { newClient, whenOpen } from './connect.ts';
 import { printMessage } from './message-format.ts';
 import type { From } from './position.ts';
-import { EXIT_DONE, OPERATION_TIMEOUT_MS, type Shell } from './shell.ts';
+import { EXIT_DONE, type Shell } from './shell.ts';
 
 export interface PrintMessagesOptions {
   readonly serviceUrl: string;
@@ -78,16 +79,16 @@ async function print(
  * its acknowledgments are durable. Resolves with the exit code.
  */
 export async function printMessages(shell: Shell, options: PrintMessagesOptions): Promise<number> {
-  const { topic, subscription } = options;
-  const client = new Client({ serviceUrl: options.serviceUrl, operationTimeoutMs: OPERATION_TIMEOUT_MS });
+  const { topic, subscription, serviceUrl } = options;
+  const client = newClient(serviceUrl);
   const wait = { signal: shell.interrupted };
   try {
-    const start = startPosition(shell, options.from);
+    const from = { topic, startPosition: startPosition(shell, options.from) };
     const consumer =
       subscription === undefined
         ? undefined
-        : await client.subscribe({ topic, subscription, startPosition: start }, wait);
-    const source: Source = consumer ?? (await client.createReader({ topic, startPosition: start }, wait));
+        : await whenOpen(shell, serviceUrl, client.subscribe({ ...from, subscription }, wait));
+    const source: Source = consumer ?? (await whenOpen(shell, serviceUrl, client.createReader(from, wait)));
     const acks = consumer && new Acks(async (message) => await consumer.acknowledgeCumulative(message));
     const output = new ChunkedOutput<Message>(shell.stdout, shell.clock, (message) => acks?.upTo(message));
     try {

@@ -1,15 +1,16 @@
 import { addAbortSignal, type Readable } from 'node:stream';
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
-import { Client, type Producer } from '../client/index.ts';
+import type { Producer } from '../client/index.ts';
 import { ChunkedOutput } from './chunked-output.ts';
+import { newClient, whenOpen } from './connect.ts';
 import { LineSplitter } from './line-splitter.ts';
 import { Progress } from './progress.ts';
 import { RateLimit } from './rate-limit.ts';
-import { EXIT_DONE, EXIT_FAILED, OPERATION_TIMEOUT_MS, type Shell } from './shell.ts';
+import { EXIT_DONE, EXIT_FAILED, type Shell } from './shell.ts';
 
 /** What one publication holds that is not acknowledged. */
 const WINDOW_BYTES = 16_777_216;
-const WINDOW_MESSAGES = 32_768;
+const WINDOW_MESSAGES = 8_192;
 /** A line that is longer cannot be sent, whatever the server allows: it would not fit into a frame. */
 const LONGEST_LINE_BYTES = 16_777_216;
 
@@ -191,16 +192,18 @@ async function sendInput(publication: Publication, input: Input, interrupted: Ab
 /** `magnetar produce`. Resolves with the exit code. @throws MagnetarError the first thing that failed */
 export async function produce(shell: Shell, options: ProduceOptions): Promise<number> {
   const input = await openInput(shell, options);
-  const client = new Client({ serviceUrl: options.serviceUrl, operationTimeoutMs: OPERATION_TIMEOUT_MS });
+  const { topic, serviceUrl } = options;
+  const client = newClient(serviceUrl);
   try {
     const limits = { maxPendingBytes: 2 * WINDOW_BYTES, maxPendingMessages: 2 * WINDOW_MESSAGES };
-    const producer = await client.createProducer({ topic: options.topic, ...limits }, { signal: shell.interrupted });
+    const opening = client.createProducer({ topic, ...limits }, { signal: shell.interrupted });
+    const producer = await whenOpen(shell, serviceUrl, opening);
     const output = new ChunkedOutput<undefined>(shell.stdout, shell.clock);
     const progress = new Progress(shell);
     const publication = new Publication(shell, options, producer, output, progress);
     await sendInput(publication, input, shell.interrupted);
     await publication.finish();
-    progress.finish(options.topic);
+    progress.finish(topic);
     await output.finish();
     if (publication.failure !== undefined) throw publication.failure;
     await producer.close();

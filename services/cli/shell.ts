@@ -28,6 +28,3 @@ export interface Shell {
 export const EXIT_DONE = 0;
 export const EXIT_FAILED = 1;
 export const EXIT_USAGE = 2;
-
-/** How long a command waits for a server that does not answer. */
-export const OPERATION_TIMEOUT_MS = 10_000;

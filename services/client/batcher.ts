@@ -42,15 +42,18 @@ export class Batcher {
     this.#settles.push(settle);
   };
 
-  /** Encodes a message; the promise is settled with its batch. @throws MagnetarError INVALID_ARGUMENT */
-  append(message: OutgoingMessage, sequenceId: SequenceId, deadline: number): Promise<MessageId> {
+  /**
+   * Encodes a message; the promise is settled with its batch. Without a sequence id it gets the one after the last
+   * message's. The deadline is the batch's if it is the first message. @throws MagnetarError INVALID_ARGUMENT
+   */
+  append(message: OutgoingMessage, sequenceId: SequenceId | undefined, deadline: number): Promise<MessageId> {
     if (this.#settles.length === 0) this.#deadline = deadline;
     this.#builder.append(message, sequenceId);
     return new Promise(this.#keep);
   }
 
-  /** Encodes a message for which there is a promise. @throws MagnetarError INVALID_ARGUMENT */
-  appendFor(settle: Settle, message: OutgoingMessage, sequenceId: SequenceId, deadline: number): void {
+  /** As `append`, for a message for which there is a promise. @throws MagnetarError INVALID_ARGUMENT */
+  appendFor(settle: Settle, message: OutgoingMessage, sequenceId: SequenceId | undefined, deadline: number): void {
     if (this.#settles.length === 0) this.#deadline = deadline;
     this.#builder.append(message, sequenceId);
     this.#settles.push(settle);

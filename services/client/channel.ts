@@ -39,8 +39,8 @@ interface AnyResponse {
 }
 
 /**
- * One of a client's two streams, shared by its members, which it numbers. Numbers are never used again, not even on a later stream, so that
- * answers to what was given up find nobody.
+ * One of a client's two streams, shared by its members, which it numbers. Numbers are never used again, not even on
+ * a later stream, so that answers to what was given up find nobody.
  */
 export abstract class Channel<
   Member extends ChannelMember,

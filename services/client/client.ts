@@ -27,8 +27,8 @@ interface Closable {
 }
 
 /**
- * A connection to a Magnetar broker: the source of producers, consumers and readers, which share it. It connects when the
- * first of them is made.
+ * A connection to a Magnetar broker: the source of producers, consumers and readers, which share it. It connects
+ * when the first of them is made.
  */
 export class Client implements AsyncDisposable {
   readonly #config: ClientConfig;
@@ -65,8 +65,7 @@ export class Client implements AsyncDisposable {
     session.start();
     const granted = await this.#whenOpen(session.granted, session, `a producer on ${config.topic}`, wait);
     const producer = new Producer({ channel, session, config, granted, onClosed: () => this.#open.delete(producer) });
-    this.#open.add(producer);
-    return producer;
+    return this.#keep(producer);
   }
 
   /**
@@ -102,8 +101,17 @@ export class Client implements AsyncDisposable {
     receiver.start(onClosed);
     const name = await this.#whenOpen(receiver.opened, receiver, what, wait);
     made = make(receiver, name, onClosed);
-    this.#open.add(made);
-    return made;
+    return this.#keep(made);
+  }
+
+  /** Has it closed with the client. @throws MagnetarError ALREADY_CLOSED when that has begun meanwhile */
+  async #keep<T extends Closable>(made: T): Promise<T> {
+    if (this.#closed === undefined) {
+      this.#open.add(made);
+      return made;
+    }
+    await made.close();
+    throw this.#closed;
   }
 
   #checkOpen(wait: WaitOptions | undefined): void {
@@ -136,8 +144,8 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Closes producers (after what was sent is stored), consumers and readers (after what was acknowledged is durable), and
-   * the connection; each step for at most `operationTimeoutMs`. Idempotent.
+   * Closes producers (after what was sent is stored), consumers and readers (after what was acknowledged is
+   * durable), and the connection; each step for at most `operationTimeoutMs`. Idempotent.
    */
   close(wait?: WaitOptions): Promise<void> {
     this.#closed ??= new MagnetarError('ALREADY_CLOSED', `the client of ${this.#config.serviceUrl.text} is closed`);

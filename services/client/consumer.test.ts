@@ -215,7 +215,7 @@ describe('acknowledging', () => {
   });
 
   test('credits for acks are never overdrawn, while none gets lost', async () => {
-    broker.hooks.confirmAck = () => false;
+    broker.hooks.ack = () => 'confirmSilently';
     await publish(numbered(30), 30);
     const consumer = await subscribe();
     const acked: Promise<void>[] = [];
@@ -224,7 +224,7 @@ describe('acknowledging', () => {
       await new Promise((resolve) => setImmediate(resolve));
     }
     expect([...broker.consumeStreams][0]?.acks.length).toBe(3);
-    broker.hooks.confirmAck = () => true;
+    broker.hooks.ack = () => 'confirm';
     await broker.restart();
     await Promise.all(acked);
     expect(broker.topic('t').subscriptions.get('s')?.size).toBe(30);
@@ -245,8 +245,21 @@ describe('acknowledging', () => {
     expect((await rejection(consumer.acknowledge(message))).code).toBe('ALREADY_CLOSED');
   });
 
+  test('an ack that is refused for the time being is sent again; one that is refused for good rejects', async () => {
+    await publish(numbered(4), 4);
+    const consumer = await subscribe();
+    const messages = [await consumer.receive(), await consumer.receive()] as const;
+    let refusals = 2;
+    broker.hooks.ack = () => (refusals-- > 0 ? { refuse: 'NOT_ENOUGH_BOOKIES', retryable: true } : 'confirm');
+    await consumer.acknowledge(messages[0]);
+    expect([...broker.consumeStreams][0]?.acks.map((ack) => ack.ackId)).toEqual([1, 2, 3]);
+    broker.hooks.ack = () => ({ refuse: 'INVALID_ARGUMENT', retryable: false });
+    expect((await rejection(consumer.acknowledge(messages[1]))).code).toBe('INVALID_ARGUMENT');
+    expect(broker.topic('t').subscriptions.get('s')?.size).toBe(1);
+  });
+
   test('an ack that is not confirmed in time rejects', async () => {
-    broker.hooks.confirmAck = () => false;
+    broker.hooks.ack = () => 'confirmSilently';
     await publish(['a'], 1);
     await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
     const consumer = await impatient.subscribe({ topic: 't', subscription: 's', startPosition: 'earliest' });
@@ -281,7 +294,7 @@ describe('a lost connection', () => {
   });
 
   test('acks that were not confirmed are sent again; what is not acknowledged is left to the next consumer', async () => {
-    broker.hooks.confirmAck = () => false;
+    broker.hooks.ack = () => 'confirmSilently';
     await publish(numbered(10), 3);
     const consumer = await subscribe();
     const messages: Message[] = [];
@@ -290,7 +303,7 @@ describe('a lost connection', () => {
     await new Promise((resolve) => setImmediate(resolve));
     broker.crash();
     broker.topic('t').subscriptions.get('s')?.clear(); // it had not become durable
-    broker.hooks.confirmAck = () => true;
+    broker.hooks.ack = () => 'confirm';
     await broker.listen();
     await acked;
     await publish(['next'], 1);
@@ -377,6 +390,20 @@ describe('seeking, leaving', () => {
     expect((await rejection(consumer.seek('nowhere' as 'latest'))).message).toContain("'earliest', 'latest'");
   });
 
+  test('a seek whose answer is lost is made again', async () => {
+    await publish(numbered(6), 2);
+    const consumer = await subscribe();
+    await take(consumer, 6);
+    broker.hooks.answerSeek = () => {
+      broker.hooks.answerSeek = () => true;
+      setImmediate(() => void broker.restart());
+      return false;
+    };
+    await consumer.seek({ index: 3 });
+    expect(await take(consumer, 3)).toEqual(['m3', 'm4', 'm5']);
+    expect(broker.hooks.answerSeek()).toBe(true);
+  });
+
   test('a reader tells whether there is more, and seeks', async () => {
     const reader = await read();
     expect(await reader.hasNext()).toBe(false);
@@ -399,5 +426,14 @@ describe('seeking, leaving', () => {
     expect(broker.topic('t').subscriptions.has('s')).toBe(false);
     expect((await rejection(consumer.unsubscribe())).code).toBe('ALREADY_CLOSED');
     await consumer.close();
+  });
+
+  test('unsubscribe holds although the connection is lost', async () => {
+    const consumer = await subscribe();
+    broker.crash();
+    const unsubscribed = consumer.unsubscribe();
+    await broker.listen();
+    await unsubscribed;
+    expect(broker.topic('t').subscriptions.has('s')).toBe(false);
   });
 });

@@ -32,7 +32,10 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
     this.#onClosed = onClosed;
   }
 
-  /** The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the consumer failed */
+  /**
+   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the consumer
+   * failed
+   */
   receive(options?: ReceiveOptions): Promise<Message> {
     return receiveFrom(this.#receiver, options);
   }
@@ -48,10 +51,11 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
   }
 
   /**
-   * Acknowledges a message; resolves when that is durable: then the message is never delivered to the subscription again. Needs
-   * no waiting for one by one: what is acknowledged within one turn of the event loop travels together.
+   * Acknowledges a message; resolves when that is durable: then the message is never delivered to the subscription
+   * again. Needs no waiting for one by one: what is acknowledged within one turn of the event loop travels together.
    *
-   * @throws MagnetarError INVALID_ARGUMENT, ALREADY_CLOSED, DEADLINE_EXCEEDED after `operationTimeoutMs`, or the broker's refusal
+   * @throws MagnetarError INVALID_ARGUMENT, ALREADY_CLOSED, DEADLINE_EXCEEDED after `operationTimeoutMs`, or the
+   *   broker's refusal
    */
   acknowledge(message: Message | MessageId, options?: WaitOptions): Promise<void> {
     return this.#acknowledge(message, false, options);
@@ -89,7 +93,8 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
 
   /**
    * Moves the subscription: what lies at or after the position counts as not acknowledged, what lies before it as
-   * acknowledged. What is received afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND, DEADLINE_EXCEEDED, …
+   * acknowledged. What is received afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND,
+   * DEADLINE_EXCEEDED, …
    */
   seek(position: StartPosition, options?: WaitOptions): Promise<void> {
     return seekTo(this.#receiver, position, options);
@@ -104,8 +109,8 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
   }
 
   /**
-   * Closes the consumer, after what was acknowledged is durable (for at most `operationTimeoutMs`). What waits for messages
-   * ends: `receive` with ALREADY_CLOSED, iterations as at an end. Idempotent.
+   * Closes the consumer, after what was acknowledged is durable (for at most `operationTimeoutMs`). What waits for
+   * messages ends: `receive` with ALREADY_CLOSED, iterations as at an end. Idempotent.
    */
   close(options?: WaitOptions): Promise<void> {
     this.#closing ??= this.#receiver.close().finally(this.#onClosed);

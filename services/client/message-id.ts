@@ -12,8 +12,8 @@ const UINT32_MAX = 4_294_967_295;
 /**
  * The place of a message. Ids of one topic (or partition) are ordered; `index`, where both have one, decides alone.
  *
- * What `send()` resolves with for a message that had been stored long before (a duplicate, of which the broker no longer
- * knows the place) has ledger and entry -1 and no index.
+ * What `send()` resolves with for a message that had been stored long before (a duplicate, of which the broker no
+ * longer knows the place) has ledger and entry -1 and no index.
  */
 export class MessageId {
   /** The ledger that holds the entry. */
@@ -55,7 +55,10 @@ export class MessageId {
     return new MessageId(ledger, entry, batch, undefined, partition);
   }
 
-  /** The id as bytes: a serialised magnetar.v1.MessageId. @throws MagnetarError INVALID_ARGUMENT when the place is not known */
+  /**
+   * The id as bytes: a serialised magnetar.v1.MessageId. @throws MagnetarError INVALID_ARGUMENT when the place is not
+   * known
+   */
   serialize(): Buffer {
     const writer = new ProtoWriter(48);
     writeMessageId(writer, toWire(this));

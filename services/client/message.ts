@@ -14,7 +14,10 @@ export interface ProducerMessage {
   readonly orderingKey?: Uint8Array | string | undefined;
   /** A time of the app's choice: milliseconds since 1970-01-01 UTC. */
   readonly eventTimestamp?: number | undefined;
-  /** By default one more than the last message's. Ids have to rise; what was stored under an id once is not stored again. */
+  /**
+   * By default one more than the last message's. Ids have to rise; what was stored under an id once is not stored
+   * again.
+   */
   readonly sequenceId?: bigint | number | undefined;
 }
 

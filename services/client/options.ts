@@ -25,7 +25,9 @@ export interface ClientOptions {
 }
 
 export interface ProducerOptions {
-  /** "persistent://tenant/namespace/topic", "tenant/namespace/topic", or "topic" in public/default. Made on first use. */
+  /**
+   * "persistent://tenant/namespace/topic", "tenant/namespace/topic", or "topic" in public/default. Made on first use.
+   */
   readonly topic: string;
   /** Unique in its topic; deduplication goes by it. The broker makes one where none is given. */
   readonly producerName?: string | undefined;
@@ -39,13 +41,18 @@ export interface ProducerOptions {
   readonly blockIfQueueFull?: boolean | undefined;
   /** False: every message is an entry of its own. True by default. */
   readonly batchingEnabled?: boolean | undefined;
-  /** How long a batch may wait to fill while earlier ones are under way; with none under way it leaves at once. 1 by default. */
+  /**
+   * How long a batch may wait to fill while earlier ones are under way; with none under way it leaves at once. 1 by
+   * default.
+   */
   readonly batchingMaxPublishDelayMs?: number | undefined;
   /** A batch is full with this many messages. 1,000 by default. */
   readonly batchingMaxMessages?: number | undefined;
   /** A batch is full with this many bytes. 131,072 by default. */
   readonly batchingMaxBytes?: number | undefined;
-  /** The first message gets the sequence id after this one. By default it follows the last one stored under the name. */
+  /**
+   * The first message gets the sequence id after this one. By default it follows the last one stored under the name.
+   */
   readonly initialSequenceId?: bigint | number | undefined;
 }
 

@@ -38,9 +38,9 @@ export interface ProducerEvents {
 }
 
 /**
- * One producer on the publish stream: opens it, sends its window in order, and after a lost stream or a refusal opens it
- * anew, under the same name and instance, and sends again what has no receipt. Deduplication on the broker makes
- * that exactly once, in order.
+ * One producer on the publish stream: opens it, sends its window in order, and after a lost stream or a refusal
+ * opens it anew, under the same name and instance, and sends again what has no receipt. Deduplication on the broker
+ * makes that exactly once, in order.
  */
 export class ProducerSession implements PublishMember {
   readonly window: InFlight<Batch> = new InFlight();
@@ -286,8 +286,8 @@ function closedError(topic: string): MagnetarError {
 }
 
 /**
- * What a refused batch means. alone: it is lost, those behind it are not affected. again: it is to be sent again. lost: it
- * is lost, and the producer has to be opened anew for those behind it.
+ * What a refused batch means. alone: it is lost, those behind it are not affected. again: it is to be sent again.
+ * lost: it is lost, and the producer has to be opened anew for those behind it.
  */
 function refusal(wire: WireError): 'alone' | 'again' | 'lost' {
   switch (wire.code) {

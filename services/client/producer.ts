@@ -49,8 +49,8 @@ export interface ProducerParts {
 }
 
 /**
- * Publishes messages to a topic, in the order of the calls of `send`. Lost connections are made good unseen: what is not
- * confirmed is sent again, and the broker stores nothing twice.
+ * Publishes messages to a topic, in the order of the calls of `send`. Lost connections are made good unseen: what is
+ * not confirmed is sent again, and the broker stores nothing twice.
  */
 export class Producer implements AsyncDisposable {
   readonly topic: string;
@@ -71,6 +71,8 @@ export class Producer implements AsyncDisposable {
   #highest: bigint;
   /** The batch in hand holds sequence ids that were used before. */
   #replays = false;
+  /** The batch in hand holds new sequence ids alone, none of them of the app's choice. */
+  #plain = false;
   // Messages that got room, in order: how many there were, and how many of them are settled.
   #taken = 0;
   #settled = 0;
@@ -111,12 +113,14 @@ export class Producer implements AsyncDisposable {
   /**
    * Sends a message; resolves when it is stored.
    *
-   * `data` is copied before `send` returns, unless the queue of pending messages is full: then it is borrowed until there
-   * is room. After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED), so that none of them is
-   * stored out of order; what had been sent may have been stored. Aborting ends the wait; a message that
-   * already had room is stored nevertheless.
+   * `data` is copied before `send` returns, unless the queue of pending messages is full: then it is borrowed until
+   * there is room. After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED), so
+   * that none of them is stored out of order; what had been sent may have been stored. Aborting ends the wait; a
+   * message that already had room is stored nevertheless.
    *
-   * @throws MagnetarError INVALID_ARGUMENT, MESSAGE_TOO_LARGE, QUEUE_FULL, DEADLINE_EXCEEDED, ALREADY_CLOSED, or the broker's refusal
+   * @throws MagnetarError INVALID_ARGUMENT, MESSAGE_TOO_LARGE, QUEUE_FULL, DEADLINE_EXCEEDED, ALREADY_CLOSED, or why
+   *   the
+   *   broker refuses
    */
   send(message: ProducerMessage, options?: WaitOptions): Promise<MessageId> {
     if (this.#refusal !== undefined) return Promise.reject(this.#refusal);
@@ -130,7 +134,8 @@ export class Producer implements AsyncDisposable {
       if (this.#waiting.size > 0 || !this.#hasRoom(outgoing)) return this.#wait(outgoing, own, signal);
       const sequence = this.#makeReady(outgoing, own);
       const before = this.#batcher.bytes;
-      const stored = this.#batcher.append(outgoing, sequence, this.#deadline());
+      const deadline = this.#batcher.count === 0 ? this.#deadline() : 0;
+      const stored = this.#batcher.append(outgoing, sequence, deadline);
       this.#appended(before);
       return signal === undefined ? stored : unlessAborted(stored, signal);
     } catch (error) {
@@ -200,20 +205,42 @@ export class Producer implements AsyncDisposable {
   }
 
   /**
-   * The message's sequence id. Finishes the batch in hand if it cannot take the message: sequence ids rise within a batch,
-   * and none has both ids that were used before and new ones, as the broker takes, or knows, a batch as a whole.
+   * Finishes the batch in hand if it cannot take the message; tells the message's sequence id, undefined when it is
+   * simply the one after the last message's.
    */
-  #makeReady(message: OutgoingMessage, own: bigint | undefined): SequenceId {
+  #makeReady(message: OutgoingMessage, own: bigint | undefined): SequenceId | undefined {
     const batcher = this.#batcher;
-    const sequence = (own ?? this.#nextSequenceId) as SequenceId;
     if (batcher.count > 0) {
-      const full = batcher.bytes + message.payload.length > this.#batchBytes();
-      const falls = own !== undefined && sequence <= batcher.lastSequenceId;
-      if (full || falls || (this.#replays && sequence > this.#highest)) this.#cut();
+      if (batcher.bytes + message.payload.length > this.#batchBytes()) this.#cut();
+      else if (own === undefined && this.#plain) return undefined;
     }
-    if (batcher.count === 0) this.#replays = sequence <= this.#highest;
-    if (own === undefined || sequence >= this.#nextSequenceId) this.#nextSequenceId = sequence + 1n;
+    return this.#sequenceId(own as SequenceId | undefined);
+  }
+
+  /**
+   * Sequence ids rise within a batch, and no batch has both ids that were used before and new ones: the broker
+   * takes, or knows, a batch as a whole.
+   */
+  #sequenceId(own: SequenceId | undefined): SequenceId {
+    const batcher = this.#batcher;
+    this.#countPlain();
+    const sequence = own ?? (this.#nextSequenceId as SequenceId);
+    if (batcher.count > 0) {
+      const falls = sequence <= batcher.lastSequenceId;
+      if (falls || (this.#replays && sequence > this.#highest)) this.#cut();
+    }
+    if (batcher.count === 0) {
+      this.#replays = sequence <= this.#highest;
+      this.#plain = own === undefined && !this.#replays;
+    }
+    if (sequence >= this.#nextSequenceId) this.#nextSequenceId = sequence + 1n;
     return sequence;
+  }
+
+  /** Makes up for the sequence ids of a plain batch, which are not counted one by one. */
+  #countPlain(): void {
+    if (this.#plain && this.#batcher.count > 0) this.#nextSequenceId = this.#batcher.lastSequenceId + 1n;
+    this.#plain = false;
   }
 
   #batchBytes(): number {
@@ -235,7 +262,10 @@ export class Producer implements AsyncDisposable {
   #begun(): void {
     const { clock } = this.#channel.environment;
     const { publishDelayMs, sendTimeoutMs } = this.#config;
-    if (sendTimeoutMs > 0) this.#sweep ??= clock.after(sendTimeoutMs, () => this.#sweepNow(), { unref: true });
+    if (sendTimeoutMs > 0 && this.#sweep === undefined) {
+      const left = Math.max(this.#batcher.deadline - clock.monotonic(), 0);
+      this.#sweep = clock.after(left, () => this.#sweepNow(), { unref: true });
+    }
     if (publishDelayMs === 0 || !this.#session.window.awaitsReceipts) this.#askTurn();
     else this.#delay ??= clock.after(publishDelayMs, () => this.#ready());
   }
@@ -257,6 +287,7 @@ export class Producer implements AsyncDisposable {
     this.#delay?.cancel();
     this.#delay = undefined;
     if (this.#batcher.count === 0) return;
+    this.#countPlain();
     const batch = this.#batcher.cut(this.#channel.environment.clock.now());
     if (batch.lastSequenceId > this.#highest) this.#highest = batch.lastSequenceId;
     this.#session.push(batch);

@@ -32,7 +32,7 @@ export interface PublishMember extends ChannelMember {
 export interface PublishLimits {
   readonly maxMessageBytes: number;
   readonly maxFrameBytes: number;
-  /** The most bytes of blocks that it lets be under way. */
+  /** The most bytes of blocks that it lets be under way; Infinity when it does not say at once. */
   readonly windowBytes: number;
 }
 
@@ -115,7 +115,8 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
 
   protected override greeted(hello: ServerHello): void {
     const { maxMessageBytes, maxFrameBytes, credit } = hello;
-    this.#limits = { maxMessageBytes, maxFrameBytes, windowBytes: credit?.bytes ?? 0 };
+    const windowBytes = credit === undefined || credit.bytes === 0 ? Number.POSITIVE_INFINITY : credit.bytes;
+    this.#limits = { maxMessageBytes, maxFrameBytes, windowBytes };
   }
 
   override received(response: PublishResponse): void {

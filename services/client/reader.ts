@@ -25,7 +25,10 @@ export class Reader implements AsyncIterable<Message>, AsyncDisposable {
     this.#onClosed = onClosed;
   }
 
-  /** The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the reader failed */
+  /**
+   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the reader
+   * failed
+   */
   readNext(options?: ReceiveOptions): Promise<Message> {
     return receiveFrom(this.#receiver, options);
   }
@@ -49,7 +52,10 @@ export class Reader implements AsyncIterable<Message>, AsyncDisposable {
     return !queue.isThrough(end);
   }
 
-  /** Moves the reader: what is read afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND, DEADLINE_EXCEEDED, … */
+  /**
+   * Moves the reader: what is read afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND,
+   * DEADLINE_EXCEEDED, …
+   */
   seek(position: StartPosition, options?: WaitOptions): Promise<void> {
     return seekTo(this.#receiver, position, options);
   }

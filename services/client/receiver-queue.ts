@@ -33,8 +33,9 @@ function skippedIn(skip: Buffer, count: number): number {
 /**
  * Messages that came and are not handed out, and what was handed out before.
  *
- * The broker delivers again, after a lost connection, whatever is not acknowledged: what the app had been given is left
- * out then. Messages that the broker itself leaves out (they are acknowledged) count as given, so that the set stays a few runs.
+ * The broker delivers again, after a lost connection, whatever is not acknowledged: what the app had been given is
+ * left out then. Messages that the broker itself leaves out (they are acknowledged) count as given, so that the set
+ * stays a few runs.
  */
 export class ReceiverQueue {
   readonly #topic: string;

@@ -49,8 +49,8 @@ interface PendingSeek {
 }
 
 /**
- * What consumers and readers have in common: one receiver on the consume stream. Opens it, keeps messages coming, and opens
- * it anew, under the same instance, after a lost stream; the app sees no message twice because of that.
+ * What consumers and readers have in common: one receiver on the consume stream. Opens it, keeps messages coming,
+ * and opens it anew, under the same instance, after a lost stream; the app sees no message twice because of that.
  */
 export class Receiver implements ConsumeMember {
   readonly config: ReceiverConfig;

@@ -57,7 +57,9 @@ export async function runRole(
   try {
     await lifecycle.close({ deadlineMs: CLOSE_MS });
   } catch (error) {
-    logger.error(`${options.role} could not close in order: ${oneLine(toMagnetarError(error).message)}`, { error });
+    const errors: readonly unknown[] = error instanceof AggregateError ? error.errors : [error];
+    const reasons = errors.map((each) => oneLine(toMagnetarError(each).message)).join('; ');
+    logger.error(`${options.role} could not close in order: ${reasons}`);
     return EXIT_FAILED;
   }
   logger.info(`${options.role} is closed`);

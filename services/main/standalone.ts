@@ -20,6 +20,8 @@ import { type RoleContext, runRole } from './server-process.ts';
 const MOST_COPIES = 3;
 /** How long a start waits for bookies elsewhere; those that answer later are used then. */
 const BOOKIES_WAIT_MS = 1_000;
+/** How long each step of closing the broker may take: two of them fit into the time that the process has. */
+const BROKER_CLOSE_MS = 5_000;
 
 export interface StandaloneOptions {
   readonly data: string;
@@ -92,7 +94,7 @@ async function openBroker(
   await ensureDefaults(store, environment.clock.now());
   const server = openGrpcServer(lifecycle);
   const serverName = `magnetar ${options.version}`;
-  const broker = await startBroker({ environment, store, ledgers, options: { serverName } });
+  const broker = await startBroker({ environment, store, ledgers, options: { serverName, closeMs: BROKER_CLOSE_MS } });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
   return { broker, port: await server.bind(options.port), bookies: bookies.length };

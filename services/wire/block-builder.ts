@@ -59,7 +59,8 @@ export class BlockBuilder {
   #nextBytes = FIRST_BUFFER_BYTES; // size of the next batch's first buffer: as the last batch had it
   #count = 0;
   #first = 0n as SequenceId;
-  #last = 0n as SequenceId;
+  #last = 0n as SequenceId; // out of date while `#dense`
+  #dense = true; // every sequence id is the first one and the position in the batch
   #key: string | undefined; // of the first message
   #orderingKey: Uint8Array | undefined;
   #keysDiffer = false;
@@ -90,13 +91,18 @@ export class BlockBuilder {
 
   /** Sequence id of the last message; meaningful when there is one. */
   get lastSequenceId(): SequenceId {
-    return this.#last;
+    return this.#dense ? ((this.#first + BigInt(this.#count - 1)) as SequenceId) : this.#last;
   }
 
-  /** Adds a message. @throws MagnetarError INVALID_ARGUMENT: the sequence id is not above the last one, or a bad event time. */
-  append(message: OutgoingMessage, sequenceId: SequenceId): void {
+  /**
+   * Adds a message. Without a sequence id it gets the one after the last message's; the first message needs one.
+   *
+   * @throws MagnetarError INVALID_ARGUMENT: the sequence id is not above the last one, or a bad event time.
+   */
+  append(message: OutgoingMessage, sequenceId?: SequenceId): void {
     const { payload, key } = message;
-    const delta = this.#delta(sequenceId);
+    const id = sequenceId ?? this.#following();
+    const delta = id === undefined ? -1n : this.#delta(id);
     const keyBytes = key === undefined ? 0 : utf8Length(key);
     let size = payload.length === 0 ? 0 : 1 + sizeOf(payload.length) + payload.length;
     if (key !== undefined) size += 1 + sizeOf(keyBytes) + keyBytes;
@@ -122,12 +128,13 @@ export class BlockBuilder {
       at = putBigint(buffer, at, delta);
     }
     this.#at = at;
-    if (this.#count === 0) {
-      this.#first = sequenceId;
+    if (delta !== -1n) this.#dense = false;
+    if (id !== undefined) this.#last = id;
+    if (this.#count === 0 && id !== undefined) {
+      this.#first = id;
       this.#key = key;
       this.#orderingKey = message.orderingKey === undefined ? undefined : Buffer.from(message.orderingKey);
     } else if (!this.#keysDiffer) this.#compareKeys(key, message.orderingKey);
-    this.#last = sequenceId;
     this.#count += 1;
   }
 
@@ -149,14 +156,22 @@ export class BlockBuilder {
     this.#orderingKey = undefined;
     this.#key = undefined;
     this.#keysDiffer = false;
+    this.#dense = true;
     return { block, crc32c: crc32c(block) };
+  }
+
+  /** The sequence id after the last one; undefined, which costs nothing, while all of them are dense. */
+  #following(): SequenceId | undefined {
+    assert(this.#count > 0, 'the first message of a batch has a sequence id');
+    return this.#dense ? undefined : ((this.#last + 1n) as SequenceId);
   }
 
   /** The sequence id less the first, where that is not the position in the batch; else -1. */
   #delta(sequenceId: SequenceId): bigint {
     if (this.#count === 0) return -1n;
-    if (sequenceId <= this.#last) {
-      const text = `sequence id ${sequenceId} follows ${this.#last}; sequence ids of a producer rise strictly`;
+    const last = this.lastSequenceId;
+    if (sequenceId <= last) {
+      const text = `sequence id ${sequenceId} follows ${last}; sequence ids of a producer rise strictly`;
       throw new MagnetarError('INVALID_ARGUMENT', text);
     }
     const delta = sequenceId - this.#first;
@@ -189,7 +204,8 @@ export class BlockBuilder {
     if (name.length > 0) size += 1 + sizeOf(name.length) + name.length;
     if (this.#epoch > 0) size += 1 + sizeOf(this.#epoch);
     if (this.#first > 0n) size += 1 + bigintSize(this.#first);
-    if (this.#last > 0n) size += 1 + bigintSize(this.#last);
+    const last = this.lastSequenceId;
+    if (last > 0n) size += 1 + bigintSize(last);
     size += 1 + sizeOf(this.#count);
     if (publishTime > 0) size += 1 + sizeOf(publishTime);
 
@@ -206,9 +222,9 @@ export class BlockBuilder {
       buffer[at++] = FIRST_SEQUENCE_ID;
       at = putBigint(buffer, at, this.#first);
     }
-    if (this.#last > 0n) {
+    if (last > 0n) {
       buffer[at++] = LAST_SEQUENCE_ID;
-      at = putBigint(buffer, at, this.#last);
+      at = putBigint(buffer, at, last);
     }
     at = putInteger(buffer, at, COUNT, this.#count);
     if (publishTime > 0) at = putInteger(buffer, at, PUBLISH_TIME, publishTime);

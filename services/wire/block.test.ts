@@ -294,6 +294,21 @@ describe('BlockBuilder', () => {
     expect(decodeMessages(subject.finish(NOW).block).messages.length).toBe(2);
   });
 
+  test('a message without a sequence id gets the one after the last', () => {
+    const own = new BlockBuilder({ producerName: 'p', epoch: 0 as Epoch, capacityBytes: 1_000 });
+    const message = { payload: Buffer.from('x') };
+    expect(() => own.append(message)).toThrow(/first message of a batch has a sequence id/);
+    for (const id of [7n, undefined, undefined, 20n, undefined, 22n, undefined]) {
+      own.append(message, id as SequenceId | undefined);
+    }
+    expect([own.firstSequenceId, own.lastSequenceId]).toEqual([7n, 23n]);
+    const ids = decodeMessages(own.finish(0 as Millis).block).messages.map(({ sequenceId }) => sequenceId);
+    expect(ids).toEqual([7n, 8n, 9n, 20n, 21n, 22n, 23n]);
+    own.append(message, 3n as SequenceId);
+    own.append(message);
+    expect(decodeBlock(own.finish(0 as Millis).block).lastSequenceId).toBe(4n);
+  });
+
   test('has no block without messages', () => {
     expect(() => builder().finish(NOW)).toThrow('a block has at least one message');
   });

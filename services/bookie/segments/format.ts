@@ -77,7 +77,7 @@ import { entryDigest } from '../../wire/digest.ts';
 export const FORMAT_VERSION = 1;
 export const PAGE_BYTES = 4_096;
 export const DATA_START: number = 3 * PAGE_BYTES;
-export const HEADER_BYTES = 64;
+const HEADER_BYTES = 64;
 export const GROUP_HEADER_BYTES = 56;
 export const RECORD_HEADER_BYTES = 80;
 export const SALT_BYTES = 16;

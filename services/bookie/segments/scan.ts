@@ -36,7 +36,7 @@ export interface ScannedRecord {
 }
 
 /** What is lost. */
-export interface Damage {
+interface Damage {
   /** These ledgers lost records; with their master keys. */
   readonly ledgers: Map<LedgerId, Buffer>;
   /** Whatever ledger up to this id may have lost records; -1: none. */

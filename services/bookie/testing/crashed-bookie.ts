@@ -1,8 +1,9 @@
 import type { Bookie } from '../../ledger/bookie.ts';
-import { readEntries } from '../../ledger/bookie.contract.ts';
 import { hasCode } from '../../lib/errors.ts';
-import { ledgerId } from '../../lib/ids.ts';
+import { entryId, ledgerId } from '../../lib/ids.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
+import { nodeClock } from '../../runtime/node/clock.ts';
 import { CrashDisk } from '../../runtime/testing/crash-disk.ts';
 import { type BookieOptions, openBookie } from '../bookie.ts';
 import { RECORD_MAGIC } from '../segments/format.ts';
@@ -14,11 +15,12 @@ import { MemoryIndex } from './memory-index.ts';
 export class CrashedBookie {
   readonly disk: CrashDisk = new CrashDisk();
   readonly fatal: Error[] = [];
-  readonly environment: Environment = testEnvironment(this.disk, this.fatal);
+  readonly environment: Environment;
   index: MemoryIndex = new MemoryIndex();
   readonly #options: BookieOptions;
 
-  constructor(options: BookieOptions = {}) {
+  constructor(options: BookieOptions = {}, clock: Clock = nodeClock) {
+    this.environment = { ...testEnvironment(this.disk, this.fatal), clock };
     this.#options = { segmentBytes: 262_144, markDelayMs: 60_000, ...options };
   }
 
@@ -52,7 +54,8 @@ export class CrashedBookie {
 /** What reading one entry comes to: its text, or the code of the error. */
 export async function outcome(bookie: Bookie, ledger: number, entry: number): Promise<string> {
   try {
-    const [stored] = await readEntries(bookie, ledger, entry, { maxEntries: 1 });
+    const place = { ledgerId: ledgerId(ledger), firstEntryId: entryId(entry) };
+    const [stored] = await bookie.read({ ...place, maxEntries: 1, maxBytes: 0 });
     return stored?.payload.toString() ?? 'nothing';
   } catch (error) {
     return hasCode(error) ? error.code : String(error);

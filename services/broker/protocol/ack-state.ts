@@ -65,10 +65,10 @@ export class AckState {
   }
 
   /**
-   * Acknowledges everything below `below`, and single messages: pairs of (first index, count). Idempotent. Gives what is new, or
-   * undefined when nothing is. Applying the delta to the state before has the same effect.
+   * Acknowledges everything below `below`, and single messages: pairs of (first index, count). Idempotent. Gives what
+   * is new, or undefined when nothing is. Applying the delta to the state before has the same effect.
    *
-   * @throws INVALID_ARGUMENT for malformed ranges; nothing has changed then. The end of the topic is the caller's to check.
+   * @throws INVALID_ARGUMENT for malformed ranges; nothing has changed then. The topic's end is the caller's to check.
    */
   acknowledge(below: MessageIndex, ranges: readonly number[]): AckDelta | undefined {
     checkRanges(below, ranges);
@@ -122,7 +122,10 @@ export class AckState {
     return this.#above.nextUnset(from) as MessageIndex;
   }
 
-  /** For a Delivery of `count` messages from `first` on: bit i of the little-endian bit string is set when message i is acknowledged. */
+  /**
+   * For a Delivery of `count` messages from `first` on: bit i of the little-endian bit string is set when message i
+   * is acknowledged.
+   */
   skipBits(first: MessageIndex, count: number): Buffer | undefined {
     if (this.countAcked(first, count) === 0) return undefined;
     const bits = Buffer.alloc(Math.ceil(count / 8));

@@ -1,9 +1,9 @@
 /**
  * Deduplication by (producer name, sequence id) (ML-10).
  *
- * Per producer there is a *stored* watermark, the last sequence id of its newest batch that is durable, and a *pushed* one, which
- * counts batches handed to the ledger, too. What is at or below the pushed one is a duplicate. When a batch fails, so do
- * the producer's later ones that are in flight, and the pushed watermark falls back to the stored one.
+ * Per producer there is a *stored* watermark, the last sequence id of its newest batch that is durable, and a *pushed*
+ * one, which counts batches handed to the ledger, too. What is at or below the pushed one is a duplicate. When a batch
+ * fails, so do the producer's later ones that are in flight, and the pushed watermark falls back to the stored one.
  */
 import type { MagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, Millis, MessageIndex, SequenceId } from '../../lib/ids.ts';
@@ -36,7 +36,7 @@ export interface DedupProducer {
 }
 
 /** Told when a batch in flight is settled: with its place when it is stored, else with why it failed. */
-export type DedupWaiter = (batch: DedupBatch | undefined, error?: MagnetarError) => void;
+type DedupWaiter = (batch: DedupBatch | undefined, error?: MagnetarError) => void;
 
 /** A batch in flight. */
 export interface DedupToken {
@@ -187,8 +187,8 @@ export class DedupState {
   }
 
   /**
-   * The batch was not stored, or nobody can say. It and the producer's later batches in flight are settled with `error`;
-   * their own confirm or abort, should it come, is no fault.
+   * The batch was not stored, or nobody can say. It and the producer's later batches in flight are settled with
+   * `error`; their own confirm or abort, should it come, is no fault.
    */
   abort(token: DedupToken, error: MagnetarError): void {
     const producer = this.#producers.get(token.producerName);

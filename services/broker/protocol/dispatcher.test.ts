@@ -83,7 +83,7 @@ describe('Dispatcher', () => {
     ]);
   });
 
-  test('acknowledged messages are skipped, cost no permits, and whole entries of them are neither read nor delivered', () => {
+  test('what is acknowledged is skipped and costs no permits; whole entries of it are not read', () => {
     const { state, step, dispatcher } = newDispatcher(1_000);
     state.acknowledge(at(0), [3, 2, 10, 500]);
     step({ type: 'flow', messages: 100, bytes: 1_000_000 });
@@ -159,7 +159,7 @@ describe('Dispatcher', () => {
     fc.record({ type: fc.constant('seek' as const), to: fc.nat(120) }),
   );
 
-  test('whatever happens: each message that is not acknowledged is delivered once per seek, in order, and at last all are', () => {
+  test('whatever happens: what is not acknowledged is delivered once per seek, in order, and at last all of it', () => {
     fc.assert(
       fc.property(fc.array(action, { maxLength: 60 }), fc.nat(300), (actions, prefetchBytes) => {
         const topic = new Topic(prefetchBytes);

@@ -1,9 +1,9 @@
 /**
  * Dispatch to the one consumer of an exclusive subscription, or to a reader, as a pure machine: events in, effects out.
  *
- * It reads a topic from the first message that is not acknowledged, passes over entries that are wholly acknowledged, and
- * delivers whole entries while there are permits. The driver carries the effects out in their order; a read that can be
- * served at once (from a cache) is answered by a further `step` when the effects of this one are through.
+ * It reads a topic from the first message that is not acknowledged, passes over entries that are wholly acknowledged,
+ * and delivers whole entries while there are permits. The driver carries the effects out in their order; a read that
+ * can be served at once (from a cache) is answered by a further `step` when the effects of this one are through.
  */
 import { assertNever } from '../../lib/assert.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
@@ -23,8 +23,9 @@ export type DispatchEvent<Entry extends DispatchEntry> =
   /** Permits, added to what is left. */
   | { readonly type: 'flow'; readonly messages: number; readonly bytes: number }
   /**
-   * The answer to the read of this generation: entries in order, from the one that holds the index asked for, or, when that is
-   * trimmed, from a later one. At least one; when there is none, nothing is read until `appended`, `acked` or `retry`.
+   * The answer to the read of this generation: entries in order, from the one that holds the index asked for, or, when
+   * that is trimmed, from a later one. At least one; when there is none, nothing is read until `appended`, `acked` or
+   * `retry`.
    */
   | { readonly type: 'entries'; readonly generation: number; readonly entries: readonly Entry[] }
   /** The read of this generation failed. It is tried again on `retry` (or `seek`). */
@@ -40,8 +41,8 @@ export type DispatchEvent<Entry extends DispatchEntry> =
 
 export type DispatchEffect<Entry extends DispatchEntry> =
   /**
-   * Read entries from the one that holds index `from` on, below the topic's end, until one would take them above `maxBytes`; the first
-   * comes in any case. More than `maxMessages` messages are of no use yet.
+   * Read entries from the one that holds index `from` on, below the topic's end, until one would take them above
+   * `maxBytes`; the first comes in any case. More than `maxMessages` messages are of no use yet.
    */
   | {
       readonly type: 'read';

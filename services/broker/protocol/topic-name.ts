@@ -2,9 +2,10 @@
  * Names that users choose.
  *
  * A topic is `persistent://tenant/namespace/topic`; `tenant/namespace/topic` is short for it, and `topic` means
- * `persistent://public/default/topic`. Tenants and namespaces take A-Z a-z 0-9 and _ . : = -, as in Pulsar. The last part, and the names
- * of subscriptions, producers and consumers, take any character that is not a control character; a topic's takes no '/'
- * either. All are 1 to 255 characters long; "." and ".." are refused, since no URL can carry them as a part of a path.
+ * `persistent://public/default/topic`. Tenants and namespaces take A-Z a-z 0-9 and _ . : = -, as in Pulsar. The last
+ * part, and the names of subscriptions, producers and consumers, take any character that is not a control character; a
+ * topic's takes no '/' either. All are 1 to 255 characters long; "." and ".." are refused, since no URL can carry them
+ * as a part of a path.
  */
 import { MagnetarError } from '../../lib/errors.ts';
 

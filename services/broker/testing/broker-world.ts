@@ -22,6 +22,7 @@ import type {
   Subscribe,
 } from '../../wire/frames.ts';
 import { publishResponse } from '../../wire/publish-codec.ts';
+import { nodeClock } from '../../runtime/node/clock.ts';
 import { bindWithWideWindows, clientOptions, createServer } from '../../wire/server.ts';
 import { brokerService } from '../../wire/services.ts';
 import { fromStatus } from '../../wire/status.ts';
@@ -80,15 +81,15 @@ export class TestStream<Request, Response> {
   /** What `find` finds in the frames so far, as soon as it does. */
   async until<T>(find: (frames: readonly Response[]) => T | undefined, ms = 5_000): Promise<T> {
     const late = new Error(`not seen within ${ms} ms; frames: ${summary(this.frames)}`);
-    const deadline = Date.now() + ms;
+    const deadline = nodeClock.monotonic() + ms;
     for (;;) {
       const found = find(this.frames);
       if (found !== undefined) return found;
-      if (Date.now() > deadline) throw late;
+      if (nodeClock.monotonic() > deadline) throw late;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, 50);
+        const timer = nodeClock.after(50, resolve);
         this.#waiters.push(() => {
-          clearTimeout(timer);
+          timer.cancel();
           resolve();
         });
       });
@@ -112,6 +113,10 @@ function summary(frames: readonly unknown[]): string {
     return key === 'block' ? '…' : value;
   });
   return text.slice(0, 2_000);
+}
+
+function identity(bytes: Buffer): Buffer {
+  return bytes;
 }
 
 export type PublishStream = TestStream<PublishRequest, PublishResponse>;
@@ -155,7 +160,6 @@ export class RunningTestBroker {
 
   /** Bytes as they are, on one of the streams. */
   raw(method: 'Publish' | 'Consume'): TestStream<Buffer, Buffer> {
-    const identity = (bytes: Buffer): Buffer => bytes;
     const call = this.#client().makeBidiStreamRequest(brokerService[method].path, identity, identity);
     return new TestStream(call, { encode: identity, decode: identity });
   }
@@ -185,18 +189,22 @@ export class BrokerWorld {
     });
   }
 
-  /** Starts a broker; `wrap` may put something between it and its ledgers. */
-  async start(options: BrokerSettings = {}, wrap = (ledgers: Ledgers): Ledgers => ledgers): Promise<RunningTestBroker> {
+  /** Starts a broker; `wrap` may put something between it and what it works with. */
+  async start(
+    options: BrokerSettings = {},
+    wrap: { ledgers?: (ledgers: Ledgers) => Ledgers; store?: (store: MetadataStore) => MetadataStore } = {},
+  ): Promise<RunningTestBroker> {
     const client = this.cluster.client();
     const { environment } = this.cluster;
     await ensureDefaults(client.store, environment.clock.now());
-    const ledgers = wrap(client.ledgers);
-    const broker = await startBroker({ environment, store: client.store, ledgers, options });
+    const ledgers = wrap.ledgers?.(client.ledgers) ?? client.ledgers;
+    const store = wrap.store?.(client.store) ?? client.store;
+    const broker = await startBroker({ environment, store, ledgers, options });
     const server = createServer();
     broker.addTo(server);
     const port = await bindWithWideWindows(server, '127.0.0.1:0');
     const shutdown = (): void => server.forceShutdown();
-    const running = new RunningTestBroker({ broker, port, store: client.store, ledgers, shutdown });
+    const running = new RunningTestBroker({ broker, port, store, ledgers, shutdown });
     this.#running.push(running);
     return running;
   }
@@ -217,9 +225,9 @@ export function subscribe(consumer: number, topic: string, more: Partial<Subscri
 }
 
 /** A batch of texts with consecutive sequence ids. */
-export function batch(producer: number, name: string, first: number, texts: readonly string[]): PublishBatch {
+export function batch(producer: number, name: string, first: number, lines: readonly string[]): PublishBatch {
   const builder = new BlockBuilder({ producerName: name, epoch: 0 as Epoch, capacityBytes: 131_072 });
-  for (const [i, text] of texts.entries()) {
+  for (const [i, text] of lines.entries()) {
     builder.append({ payload: Buffer.from(text) }, BigInt(first + i) as SequenceId);
   }
   return { producer, ...builder.finish(1 as Millis) };

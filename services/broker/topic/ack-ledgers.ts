@@ -73,8 +73,8 @@ export class AckLedgers {
   }
 
   /**
-   * Takes the ledgers in front of this one out of the list and deletes them. When the metadata cannot be reached, the next
-   * call does it.
+   * Takes the ledgers in front of this one out of the list and deletes them. When the metadata cannot be reached, the
+   * next call does it.
    *
    * @throws NOT_OWNER and the like.
    */

@@ -154,7 +154,10 @@ class Workload {
     returned = true;
   }
 
-  /** Some state between what was confirmed and what was asked for must have been recovered. It is the base of what follows. */
+  /**
+   * Some state between what was confirmed and what was asked for must have been recovered. It is the base of what
+   * follows.
+   */
   check(recovered: AckLog): void {
     const found = plainOf(recovered);
     const shown = shownPlain(found);

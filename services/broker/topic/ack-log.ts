@@ -3,17 +3,17 @@
  */
 import type { Ledgers, LedgerWriter } from '../../ledger/ledgers.ts';
 import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
-import { type EntryId, type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
+import type { LedgerId, MessageIndex } from '../../lib/ids.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import { AckLedgers } from './ack-ledgers.ts';
 import { type AckBatch, type AckDone, AckQueue } from './ack-queue.ts';
-import { AckReplay, type AckSubscription, type DedupSnapshot, type RecoveredAcks } from './ack-replay.ts';
+import { type AckSubscription, type DedupSnapshot, type RecoveredAcks, recoverAcks } from './ack-replay.ts';
 import { AckSnapshot } from './ack-snapshot.ts';
 import type { TopicRecordHandle } from './topic-record.ts';
 
-export type { AckDone, AckSubscription, DedupSnapshot };
+export type { AckSubscription, DedupSnapshot };
 
 /** Bounds and times. */
 export interface AckLogLimits {
@@ -34,7 +34,7 @@ export interface AckLogLimits {
   readonly retryHighestMs: number;
 }
 
-export interface AckLogOptions {
+interface AckLogOptions {
   /** The deduplication state of everything that is stored at the time of the call. */
   readonly dedupSnapshot: () => DedupSnapshot;
   /** Called once when the log has failed: the topic must be unloaded. */
@@ -53,19 +53,23 @@ export interface AckLog {
   readonly coveredIndex: MessageIndex;
   readonly failure: MagnetarError | undefined;
   /**
-   * Makes a subscription at which everything below `markDelete` is acknowledged. Resolves when it is durable. Where there is one of the
-   * name, resolves with that, unchanged, when it is durable.
+   * Makes a subscription at which everything below `markDelete` is acknowledged. Resolves when it is durable. Where
+   * there is one of the name, resolves with that, unchanged, when it is durable.
    */
   create(name: string, markDelete: MessageIndex): Promise<AckSubscription>;
   /** Deletes it. Resolves when that is durable. @throws SUBSCRIPTION_NOT_FOUND */
   delete(subscription: AckSubscription): Promise<void>;
-  /** Exactly what is below `markDelete` counts as acknowledged: at once in `state`; durable when it resolves. @throws SUBSCRIPTION_NOT_FOUND */
+  /**
+   * Exactly what is below `markDelete` counts as acknowledged: at once in `state`; durable when it resolves. @throws
+   * SUBSCRIPTION_NOT_FOUND
+   */
   reset(subscription: AckSubscription, markDelete: MessageIndex): Promise<void>;
   /**
-   * Acknowledges everything below `below` (0: nothing), and pairs of (first index, count). `state` changes at once. `done` is called
-   * exactly once, never before this returns, in the order of the calls: without an error when all of it is durable. Errors: QUEUE_FULL and INVALID_ARGUMENT
-   * (nothing has changed), SUBSCRIPTION_NOT_FOUND, ALREADY_CLOSED, or what the log failed with (unknown whether it is durable).
-   * The end of the topic is the caller's to check.
+   * Acknowledges everything below `below` (0: nothing), and pairs of (first index, count). `state` changes at once.
+   * `done` is called exactly once, never before this returns, in the order of the calls: without an error when all of
+   * it is durable. Errors: QUEUE_FULL and INVALID_ARGUMENT (nothing has changed), SUBSCRIPTION_NOT_FOUND,
+   * ALREADY_CLOSED, or what the log failed with (unknown whether it is durable). The end of the topic is the caller's
+   * to check.
    */
   acknowledge(subscription: AckSubscription, below: MessageIndex, ranges: readonly number[], done: AckDone): void;
   /** Asks for a snapshot soon, so that less data is replayed at the next opening. */
@@ -242,8 +246,8 @@ class Log implements AckLog {
     const { items, bytes } = this.#queue;
     const { waitingItems, waitingBytes } = this.#limits;
     if (items < waitingItems && bytes < waitingBytes) return;
-    const text = `${items} requests of ${bytes} bytes wait for the ack log; allowed are ${waitingItems} of ${waitingBytes} bytes`;
-    throw new MagnetarError('QUEUE_FULL', text);
+    const allowed = `allowed are ${waitingItems} of ${waitingBytes} bytes`;
+    throw new MagnetarError('QUEUE_FULL', `${items} requests of ${bytes} bytes wait for the ack log; ${allowed}`);
   }
 
   #require(subscription: AckSubscription): void {
@@ -327,7 +331,10 @@ class Log implements AckLog {
     this.#pump();
   }
 
-  /** The ledger failed before it confirmed the batch: the batch is to be the first one of the next ledger (LP-6 does not apply). */
+  /**
+   * The ledger failed before it confirmed the batch: the batch is to be the first one of the next ledger (LP-6 does
+   * not apply).
+   */
   #resubmit(writer: LedgerWriter, batch: AckBatch, error: MagnetarError): void {
     this.#inFlight = undefined;
     this.#unconfirmed = batch;
@@ -466,33 +473,16 @@ export interface AckLogDependencies {
 }
 
 /**
- * Recovers the ack log of a topic: afterwards no other broker can write to the ledgers that the record lists. A ledger is
- * made at the first write; the ones found go when it holds a snapshot.
+ * Recovers the ack log of a topic: afterwards no other broker can write to the ledgers that the record lists. A ledger
+ * is made at the first write; the ones found go when it holds a snapshot.
  *
  * @throws what Ledgers.recover and reading throw: DATA_LOSS, UNAVAILABLE, …
  */
 export async function openAckLog(dependencies: AckLogDependencies): Promise<AckLog> {
   const { environment, ledgers, record, options } = dependencies;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
-  const replay = new AckReplay();
-  const closed = await Promise.all(record.record.ackLedgers.map((id) => ledgers.recover(id)));
-  for (const { ledgerId, lastEntryId } of closed) await readLedger(ledgers, ledgerId, lastEntryId, replay);
+  const acks = await recoverAcks(ledgers, record.record.ackLedgers);
   const { ledgerDeadlineMs: deadlineMs, retryFirstMs, retryHighestMs } = limits;
   const own = new AckLedgers({ environment, ledgers, record, deadlineMs, retryFirstMs, retryHighestMs });
-  return new Log(environment, own, replay.finish(), options);
-}
-
-/** Bytes of one read: small, so that the event loop goes on in between. */
-const READ_BYTES = 65_536;
-
-async function readLedger(ledgers: Ledgers, id: LedgerId, last: EntryId, replay: AckReplay): Promise<void> {
-  if (last === NO_ENTRY) return;
-  const reader = await ledgers.reader(id, () => last);
-  for (let next = 0; next <= last; ) {
-    const entries = await reader.read(next as EntryId, { maxEntries: 1_000, maxBytes: READ_BYTES });
-    for (const { entryId, payload } of entries) {
-      replay.apply(ackLogEntry.decode(payload).records);
-      next = entryId + 1;
-    }
-  }
+  return new Log(environment, own, acks, options);
 }

@@ -61,15 +61,25 @@ export class AckQueue {
     return this.#batches.length === 0;
   }
 
+  /** One that is larger than an entry is cut: the parts become durable one by one, `done` belongs to the last. */
   pushDelta(subscription: number, { below, ranges }: AckDelta, done: AckDone): void {
+    const most = 2 * Math.max(1, Math.floor(this.#entryBytes / RANGE_BYTES));
+    let from = 0;
+    for (; ranges.length - from > most; from += most) {
+      this.#pushPart(subscription, below, ranges.slice(from, from + most), undefined);
+    }
+    this.#pushPart(subscription, below, from === 0 ? ranges : ranges.slice(from), done);
+  }
+
+  #pushPart(subscription: number, below: MessageIndex, ranges: readonly number[], done: AckDone | undefined): void {
     const batch = this.#open();
-    let delta = batch.deltas.get(subscription);
-    let bytes = 0;
+    const delta = batch.deltas.get(subscription);
+    let bytes = DELTA_BYTES;
     if (delta === undefined) {
-      delta = { type: 'delta', subscription, below, ranges: [...ranges] };
-      batch.deltas.set(subscription, delta);
-      batch.records.push(delta);
-      bytes = DELTA_BYTES + (ranges.length / 2) * RANGE_BYTES;
+      const fresh: OpenDelta = { type: 'delta', subscription, below, ranges: [...ranges] };
+      batch.deltas.set(subscription, fresh);
+      batch.records.push(fresh);
+      bytes += (ranges.length / 2) * RANGE_BYTES;
     } else {
       if (below > delta.below) delta.below = below;
       const before = delta.ranges.length;

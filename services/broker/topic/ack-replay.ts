@@ -1,12 +1,14 @@
 /**
  * Replaying an ack log: records in the order in which they were written, into the state that they add up to.
  *
- * The state is the one of the last complete snapshot with every record since its *begin* applied: pages are taken one after
- * another while the log goes on, so a record between begin and end may concern a page that was written before it.
+ * The state is the one of the last complete snapshot with every record since its *begin* applied: pages are taken one
+ * after another while the log goes on, so a record between begin and end may concern a page that was written before
+ * it.
  */
+import type { Ledgers } from '../../ledger/ledgers.ts';
 import { MagnetarError } from '../../lib/errors.ts';
-import type { MessageIndex, Millis } from '../../lib/ids.ts';
-import type { AckLogRecord } from '../../wire/records.ts';
+import { type EntryId, type LedgerId, type MessageIndex, type Millis, NO_ENTRY } from '../../lib/ids.ts';
+import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import type { DedupProducer } from '../protocol/dedup.ts';
 
@@ -96,7 +98,7 @@ class Sum {
 }
 
 /** Takes the records of a log in, from its first ledger on. */
-export class AckReplay {
+class AckReplay {
   #sum = new Sum();
   /** The sum since the begin of a snapshot that has not had its end yet. */
   #since: { readonly snapshot: number; readonly sum: Sum } | undefined;
@@ -135,5 +137,32 @@ export class AckReplay {
       highestNumber: Math.max(highest, this.#since?.sum.highest ?? 0),
       highestSnapshot: this.#highestSnapshot,
     };
+  }
+}
+
+/**
+ * Recovers the ledgers of an ack log, and replays them in their order. Afterwards nobody else can write to them.
+ *
+ * @throws what Ledgers.recover and LedgerReader.read throw; for what is in them DATA_LOSS, METADATA_DAMAGED, UNSUPPORTED.
+ */
+export async function recoverAcks(ledgers: Ledgers, ids: readonly LedgerId[]): Promise<RecoveredAcks> {
+  const replay = new AckReplay();
+  const closed = await Promise.all(ids.map((id) => ledgers.recover(id)));
+  for (const { ledgerId, lastEntryId } of closed) await readLedger(ledgers, ledgerId, lastEntryId, replay);
+  return replay.finish();
+}
+
+/** Bytes of one read: small, so that the event loop goes on in between. */
+const READ_BYTES = 65_536;
+
+async function readLedger(ledgers: Ledgers, id: LedgerId, last: EntryId, replay: AckReplay): Promise<void> {
+  if (last === NO_ENTRY) return;
+  const reader = await ledgers.reader(id, () => last);
+  for (let next = 0; next <= last; ) {
+    const entries = await reader.read(next as EntryId, { maxEntries: 1_000, maxBytes: READ_BYTES });
+    for (const { entryId, payload } of entries) {
+      replay.apply(ackLogEntry.decode(payload).records);
+      next = entryId + 1;
+    }
   }
 }

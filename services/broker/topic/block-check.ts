@@ -8,7 +8,7 @@ import type { ProducerBlock, PublishBatch } from '../../wire/frames.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 
 /** A block travels further in frames that carry more beside it: room for a delivery's bit string, and some. */
-export const MAX_BLOCK_BYTES: number = MAX_FRAME_BYTES - 1_048_576;
+const MAX_BLOCK_BYTES: number = MAX_FRAME_BYTES - 1_048_576;
 
 const NO_SEQUENCE_ID = 0n as SequenceId;
 

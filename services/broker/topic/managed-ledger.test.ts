@@ -39,7 +39,15 @@ async function openLog(limits: LedgerOptions = QUICK) {
   const cache = new EntryCache(0).topic();
   const failures: MagnetarError[] = [];
   const log = new ManagedLedger({
-    ...{ clock, random, logger, topic: TOPIC.full, epoch: ownership.epoch, record, index, cache, limits },
+    clock,
+    random,
+    logger,
+    topic: TOPIC.full,
+    epoch: ownership.epoch,
+    record,
+    index,
+    cache,
+    limits,
     lastAppendTime: found.lastAppendTime,
     onConfirmed: () => undefined,
     onFailed: (error) => failures.push(error),
@@ -151,11 +159,21 @@ describe('the managed ledger', () => {
       expect(result).toMatchObject({ status: 'rejected', reason: { code: 'NOT_ENOUGH_BOOKIES', retryable: true } });
     }
     expect(opened.failures).toHaveLength(1);
-    expect(() => opened.log.append({ block: Buffer.from('d'), count: 1, crc32c: 0 }, () => undefined)).toThrow();
+    expect(() => opened.log.append({ block: Buffer.from('d'), count: 1, crc32c: 0 }, () => undefined)).toThrow(
+      /bookie/,
+    );
     if (bookie !== undefined) [bookie.up, bookie.before] = [true, undefined];
     const next = await openLog();
     expect(summary(await readAll(next))[0]).toEqual([0, 'a']);
     expect((await append(next, 'e')).index).toBe(next.found.ledgers.reduce((sum, ledger) => sum + ledger.messages, 0));
+  });
+
+  test('backs off and gives up, too, when ledgers can be made and every one of them fails', async () => {
+    const opened = await openLog({ ...QUICK, replaceMs: 60, retryFirstMs: 5, retryHighestMs: 10 });
+    failAppends(() => true);
+    await expect(append(opened, 'a')).rejects.toMatchObject({ code: 'NOT_ENOUGH_BOOKIES' });
+    expect(opened.record.record.ledgers.length).toBeLessThan(20);
+    expect(opened.failures).toHaveLength(1);
   });
 
   test('a new owner fences the old one: what the old one appends from then on fails, and is nowhere', async () => {
@@ -179,7 +197,7 @@ describe('the managed ledger', () => {
     const next = await openLog();
     const [bookie] = cluster.bookies;
     if (bookie !== undefined) bookie.before = undefined;
-    await expect(lost).rejects.toMatchObject({ code: 'NOT_OWNER' });
+    await expect(lost).rejects.toMatchObject({ retryable: true });
     expect(next.record.record.ledgers.filter((ledger) => !ledger.closed)).toEqual([]);
     expect((await append(next, 'a')).index).toBe(0);
     expect(summary(await readAll(await openLog()))).toEqual([[0, 'a']]);

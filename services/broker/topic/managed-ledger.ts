@@ -84,6 +84,9 @@ export class ManagedLedger {
   #openedAt = 0;
   #nextIndex: MessageIndex;
   #lastAppendTime: Millis;
+  /** Failures since an entry was confirmed, and the time of the first of them. */
+  #failures = 0;
+  #failingSince: number | undefined;
   #waiters: (() => void)[] = [];
 
   constructor(options: ManagedLedgerOptions) {
@@ -244,6 +247,8 @@ export class ManagedLedger {
     }
     assert(this.#queue.shift() === pending, 'entries are confirmed in order (LP-4)');
     this.#sent--;
+    this.#failures = 0;
+    this.#failingSince = undefined;
     this.#pendingBytes -= pending.block.length;
     const span = this.#index.last;
     assert(span?.lastEntryId === entryId - 1, 'the last ledger is the one that is written');
@@ -268,41 +273,47 @@ export class ManagedLedger {
 
   #onWriterFailed(error: MagnetarError): void {
     this.#sent = 0;
-    if (!maySucceedElsewhere(error)) {
-      this.fail(asTopicError(error, this.#options.topic));
-      return;
-    }
     const ledger = this.#writer?.ledgerId;
-    this.#options.logger.warn('ledger failed, going on in another', { topic: this.#options.topic, ledger, error });
-    this.#turnOver();
+    this.#options.logger.warn('a ledger failed', { topic: this.#options.topic, ledger, error });
+    this.#turnOver(error);
   }
 
-  /** Goes on in another ledger. Never rejects: it ends in the state open, idle or failed. */
-  #turnOver(): void {
+  /** Goes on in another ledger, after a failure or because this one is full. It ends in the state open, idle or failed. */
+  #turnOver(failure?: MagnetarError): void {
     this.#state = 'turning';
-    void this.#turnOverWithRetries();
+    void this.#turnOverWithRetries(failure);
   }
 
-  async #turnOverWithRetries(): Promise<void> {
-    const { clock, random, limits, topic } = this.#options;
-    const deadline = clock.monotonic() + limits.replaceMs;
-    for (let attempt = 0; this.#is('turning'); attempt++) {
+  /** Never rejects. */
+  async #turnOverWithRetries(first: MagnetarError | undefined): Promise<void> {
+    for (let failure = first; this.#is('turning'); ) {
+      if (failure !== undefined && !(await this.#mayTryAgain(failure))) {
+        this.fail(asTopicError(failure, this.#options.topic));
+        return;
+      }
       try {
         await this.#closeWriter();
         await this.#openLedger();
         break;
       } catch (error) {
-        const wait = backoff(random, attempt, limits.retryFirstMs, limits.retryHighestMs);
-        const known = toMagnetarError(error);
-        if (!maySucceedElsewhere(known) || clock.monotonic() + wait > deadline) {
-          this.fail(asTopicError(known, topic));
-          return;
-        }
-        await delay(clock, wait);
+        failure = toMagnetarError(error);
       }
     }
     this.#pump();
     this.#wake();
+  }
+
+  /** Waits as is fit; false when it makes no sense to go on, or nothing was confirmed for too long. */
+  async #mayTryAgain(failure: MagnetarError): Promise<boolean> {
+    const { clock, random, limits } = this.#options;
+    if (!maySucceedElsewhere(failure)) return false;
+    const now = clock.monotonic();
+    this.#failingSince ??= now;
+    const attempt = this.#failures++;
+    const wait = attempt === 0 ? 0 : backoff(random, attempt - 1, limits.retryFirstMs, limits.retryHighestMs);
+    if (now + wait > this.#failingSince + limits.replaceMs) return false;
+    if (wait > 0) await delay(clock, wait);
+    return true;
   }
 
   /** Closes the ledger at its last confirmed entry (LP-20). */

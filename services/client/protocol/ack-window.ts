@@ -1,8 +1,8 @@
 /**
  * The acknowledgments of one consumer: those of this turn, gathered into one Ack, and the Acks that are not confirmed.
  *
- * Whoever acknowledges within one turn shares one waiter. An Ack is kept until its receipt comes, so that it can be given
- * again to the next stream: acknowledging is idempotent.
+ * Whoever acknowledges within one turn shares one waiter. An Ack is kept until its receipt comes, so that it can be
+ * given again to the next stream: acknowledging is idempotent.
  */
 
 /** One acknowledgment as it travels. */

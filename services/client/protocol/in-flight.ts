@@ -3,9 +3,9 @@
  *
  *   oldest ── given to the stream, waiting for receipts ── | ── not given to the stream ── newest
  *
- * Invariant: receipts of a stream answer the batches given to it one by one, in order. A batch that was given up (its send
- * timed out) while its receipt is outstanding leaves its place behind, so that later receipts still find theirs; it is
- * never given to another stream, so it cannot be stored behind a later batch.
+ * Invariant: receipts of a stream answer the batches given to it one by one, in order. A batch that was given up
+ * (its send timed out) while its receipt is outstanding leaves its place behind, so that later receipts still find
+ * theirs; it is never given to another stream, so it cannot be stored behind a later batch.
  */
 import { MagnetarError } from '../../lib/errors.ts';
 import type { SequenceId } from '../../lib/ids.ts';

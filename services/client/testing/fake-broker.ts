@@ -92,13 +92,17 @@ export class FakeTopic {
 /** What becomes of a batch: it is stored and answered; stored, but the answer is lost; ignored; refused. */
 export type BatchFate = 'store' | 'storeSilently' | 'ignore' | { readonly refuse: string; readonly retryable: boolean };
 
+/** What becomes of an Ack: it is done and answered; done, but the answer is lost; refused. */
+type AckFate = 'confirm' | 'confirmSilently' | { readonly refuse: string; readonly retryable: boolean };
+
 /** What a test decides. */
 export interface FakeHooks {
   batch: (batch: PublishBatch, topic: FakeTopic) => BatchFate;
   /** Why a producer is refused. */
   open: (open: OpenProducer) => { code: string; retryable: boolean } | undefined;
-  /** False: an Ack is taken, but not answered. */
-  confirmAck: () => boolean;
+  ack: () => AckFate;
+  /** False: a seek is done, but the answer is lost. */
+  answerSeek: () => boolean;
 }
 
 /** What the broker grants. */
@@ -121,7 +125,12 @@ const LIMITS: FakeLimits = {
 export class FakeBroker {
   readonly topics: Map<string, FakeTopic> = new Map();
   readonly limits: FakeLimits;
-  readonly hooks: FakeHooks = { batch: () => 'store', open: () => undefined, confirmAck: () => true };
+  readonly hooks: FakeHooks = {
+    batch: () => 'store',
+    open: () => undefined,
+    ack: () => 'confirm',
+    answerSeek: () => true,
+  };
   readonly #violations: string[] = [];
   readonly publishStreams: Set<FakePublishStream> = new Set();
   readonly consumeStreams: Set<FakeConsumeStream> = new Set();

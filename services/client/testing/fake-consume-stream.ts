@@ -143,14 +143,22 @@ export class FakeConsumeStream {
       this.#broker.violated(`an ack for consumer ${ack.consumer}, which is not open`);
       return;
     }
+    const fate = this.#broker.hooks.ack();
+    const credit = { items: 1, bytes: 0 };
+    if (typeof fate === 'object') {
+      const error = { code: fate.refuse, message: 'refused by the test', retryable: fate.retryable, details: {} };
+      this.#ackItems++;
+      this.send({ ackReceipts: [{ consumer: ack.consumer, ackId: ack.ackId, error }], credit });
+      return;
+    }
     receiver.acked.add(0, ack.below);
     for (let i = 0; i < ack.ranges.length; i += 2) {
       const from = ack.ranges[i] as number;
       receiver.acked.add(from, from + (ack.ranges[i + 1] as number));
     }
-    if (!this.#broker.hooks.confirmAck()) return;
+    if (fate === 'confirmSilently') return;
     this.#ackItems++;
-    this.send({ ackReceipts: [{ consumer: ack.consumer, ackId: ack.ackId }], credit: { items: 1, bytes: 0 } });
+    this.send({ ackReceipts: [{ consumer: ack.consumer, ackId: ack.ackId }], credit });
   }
 
   #seek({ consumer, seekId, to }: Seek): void {
@@ -167,6 +175,7 @@ export class FakeConsumeStream {
     receiver.messages = 0;
     receiver.bytes = 0;
     receiver.caughtUp = false;
+    if (!this.#broker.hooks.answerSeek()) return;
     this.send({ seeksDone: [{ consumer, seekId, nextIndex: receiver.acked.nextUnset(0) as MessageIndex }] });
   }
 }

@@ -1,8 +1,8 @@
 /**
  * A set of message indexes: safe integers, not negative.
  *
- * Indexes fall into pages of 65,536. A page without members does not exist; full pages are kept as runs of page numbers; any
- * other page is a short sorted list of runs, or, with more than MAX_RUNS of them, a bitmap of 8 KiB.
+ * Indexes fall into pages of 65,536. A page without members does not exist; full pages are kept as runs of page
+ * numbers; any other page is a short sorted list of runs, or, with more than MAX_RUNS of them, a bitmap of 8 KiB.
  */
 
 const PAGE = 65_536;

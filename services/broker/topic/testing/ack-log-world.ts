@@ -1,9 +1,10 @@
 /**
- * A world for an ack log in memory: ledgers, a topic record and a clock in which everything that takes time waits in one list
- * until somebody picks it. So every order of events, and a crash at every point, is a sequence of picks.
+ * A world for an ack log in memory: ledgers, a topic record and a clock in which everything that takes time waits in
+ * one list until somebody picks it. So every order of events, and a crash at every point, is a sequence of picks.
  *
- * Fault model: a crash loses what is in the list; of the entries that were not confirmed, a prefix survives. A ledger may fail with
- * NOT_ENOUGH_BOOKIES. A transaction may fail with UNAVAILABLE, without effect. An owner that was replaced goes on until it notices.
+ * Fault model: a crash loses what is in the list; of the entries that were not confirmed, a prefix survives. A ledger
+ * may fail with NOT_ENOUGH_BOOKIES. A transaction may fail with UNAVAILABLE, without effect. An owner that was
+ * replaced goes on until it notices.
  */
 import type { ClosedLedger, LedgerEntry, LedgerReader, Ledgers, LedgerWriter } from '../../../ledger/ledgers.ts';
 import { MagnetarError, toMagnetarError } from '../../../lib/errors.ts';
@@ -172,7 +173,7 @@ export class AckLogWorld {
 }
 
 /** Writes a ledger of the world. */
-export class WorldWriter implements LedgerWriter {
+class WorldWriter implements LedgerWriter {
   readonly ledgerId: LedgerId;
   lastConfirmed = -1 as EntryId;
   pendingEntries = 0;

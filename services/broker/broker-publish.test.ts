@@ -1,0 +1,243 @@
+import { afterEach, describe, expect, test } from 'vitest';
+import { batch, BrokerWorld, HELLO, index, openProducer, type RunningTestBroker } from './testing/broker-world.ts';
+import {
+  consumer,
+  deliveriesOf,
+  opened,
+  producer,
+  publish,
+  received,
+  receipts,
+  receiptsOf,
+  TOPIC,
+} from './testing/steps.ts';
+
+let world: BrokerWorld;
+
+async function startWorld(...args: Parameters<BrokerWorld['start']>): Promise<RunningTestBroker> {
+  world = new BrokerWorld();
+  return world.start(...args);
+}
+
+afterEach(async () => {
+  await world.close();
+});
+
+describe('publishing', () => {
+  test('batches get consecutive indexes, receipts come in order, and credit comes back', async () => {
+    const stream = await producer(await startWorld());
+    const hello = stream.frames[0]?.hello;
+    expect(hello).toMatchObject({ protocolVersion: 1, maxMessageBytes: 5_242_880 });
+    const sent = [batch(1, 'p', 0, ['a', 'b']), batch(1, 'p', 2, ['c']), batch(1, 'p', 3, ['d', 'e', 'f'])];
+    stream.send({ batches: sent });
+    const got = await receipts(stream, 3);
+    expect(got.map((r) => [r.index, r.count, r.entryId, r.lastSequenceId, r.duplicate])).toEqual([
+      [0, 2, 0, 1n, false],
+      [2, 1, 1, 2n, false],
+      [3, 3, 2, 5n, false],
+    ]);
+    const credits = await stream.until((frames) => {
+      const all = frames.flatMap((frame) => frame.credit ?? []);
+      return all.reduce((sum, credit) => sum + credit.items, 0) === 3 ? all : undefined;
+    });
+    expect(credits.reduce((sum, credit) => sum + credit.bytes, 0)).toBe(sent.reduce((n, b) => n + b.block.length, 0));
+  });
+
+  test('a batch that is sent again is answered with its place and not stored twice', async () => {
+    const broker = await startWorld();
+    const stream = await producer(broker);
+    const first = await publish(stream, 10, ['a', 'b']);
+    const again = await publish(stream, 10, ['a', 'b']);
+    expect(again).toEqual({ ...first, duplicate: true });
+    const { stream: reader } = await consumer(broker, { subscription: '' });
+    expect(await received(reader, 2)).toEqual(['a', 'b']);
+    expect(deliveriesOf(reader)).toHaveLength(1);
+  });
+
+  test('a duplicate in the same frame waits for the outcome of the first', async () => {
+    const stream = await producer(await startWorld());
+    const same = batch(1, 'p', 0, ['a']);
+    stream.send({ batches: [same, same, batch(1, 'p', 1, ['b'])] });
+    const got = await receipts(stream, 3);
+    expect(got.map((r) => [r.index, r.count, r.duplicate])).toEqual([
+      [0, 1, false],
+      [0, 1, true],
+      [1, 1, false],
+    ]);
+  });
+
+  test('a partial overlap is refused with the watermark, and so is what follows it until the producer is opened again', async () => {
+    const stream = await producer(await startWorld());
+    await publish(stream, 0, ['a', 'b', 'c']);
+    const overlap = await publish(stream, 1, ['b', 'c', 'd']);
+    expect(overlap.error).toMatchObject({ code: 'SEQUENCE_OVERLAP', details: { watermark: '2' } });
+    expect((await publish(stream, 4, ['e'])).error?.code).toBe('BATCH_ABORTED'); // it would have made 'd' a duplicate
+    stream.send({ closes: [{ producer: 1 }] });
+    await stream.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]);
+    stream.send({ opens: [openProducer(1, TOPIC, 'p')] });
+    await stream.until((frames) => frames.flatMap((f) => f.opened ?? [])[1]);
+    expect(await publish(stream, 3, ['d', 'e'])).toMatchObject({ index: 3, count: 2 });
+  });
+
+  test('errors of one batch alone leave the producer working; another error aborts what follows', async () => {
+    const stream = await producer(await startWorld());
+    const good = batch(1, 'p', 0, ['a']);
+    stream.send({ batches: [{ ...good, crc32c: (good.crc32c ?? 0) ^ 1 }, batch(1, 'other', 0, ['a']), good] });
+    const got = await receipts(stream, 3);
+    expect(got.map((r) => r.error?.code)).toEqual(['CHECKSUM_MISMATCH', 'INVALID_ARGUMENT', undefined]);
+    const compressed = batch(1, 'p', 1, ['b']);
+    // The field "compression" (7) at the end of the block, where the checksum is left out.
+    const block = Buffer.concat([compressed.block, Buffer.from([0x38, 0x01])]);
+    stream.send({ batches: [{ producer: 1, block }, batch(1, 'p', 2, ['c'])] });
+    const rest = (await receipts(stream, 5)).slice(3);
+    expect(rest.map((r) => r.error?.code)).toEqual(['UNSUPPORTED', 'BATCH_ABORTED']);
+    stream.send({ closes: [{ producer: 1 }] });
+    await stream.until((frames) => frames.flatMap((f) => f.closed ?? []).find((c) => c.error === undefined));
+    stream.send({ opens: [openProducer(1, TOPIC, 'p')] });
+    const answer = await stream.until((frames) => frames.flatMap((f) => f.opened ?? [])[1]);
+    expect(answer.lastSequenceId).toBe(0n);
+    expect((await publish(stream, 1, ['b'])).index).toBe(1);
+  });
+
+  test('a message above the limit is refused, naming size and limit', async () => {
+    const stream = await producer(await startWorld({ maxMessageBytes: 1_000 }));
+    const receipt = await publish(stream, 0, ['x'.repeat(1_001)]);
+    expect(receipt.error).toMatchObject({ code: 'MESSAGE_TOO_LARGE', details: { size: '1001', limit: '1000' } });
+    expect((await publish(stream, 0, ['x'.repeat(600), 'y'.repeat(600)])).error).toBeUndefined();
+  });
+
+  test('a missing checksum is computed, and delivered', async () => {
+    const broker = await startWorld();
+    const stream = await producer(broker);
+    const { block, crc32c } = batch(1, 'p', 0, ['a']);
+    stream.send({ batches: [{ producer: 1, block }] });
+    await receipts(stream, 1);
+    const { stream: reader } = await consumer(broker, { subscription: '' });
+    await received(reader, 1);
+    expect(deliveriesOf(reader)[0]?.crc32c).toBe(crc32c);
+  });
+
+  test('names: made by the server, busy for others, taken over by the same instance', async () => {
+    const broker = await startWorld();
+    const stream = broker.publish();
+    stream.send({ hello: HELLO, opens: [openProducer(1, TOPIC), openProducer(2, TOPIC)] });
+    const names = [(await opened(stream, 1)).name, (await opened(stream, 2)).name];
+    expect(new Set(names).size).toBe(2);
+    const old = await producer(broker, 'p', 'me');
+    const other = broker.publish();
+    other.send({ hello: HELLO, opens: [openProducer(5, TOPIC, 'p', 'you'), openProducer(6, TOPIC, 'p')] });
+    expect((await opened(other, 5)).error).toMatchObject({ code: 'PRODUCER_BUSY', retryable: true });
+    expect((await opened(other, 6)).error?.code).toBe('PRODUCER_BUSY');
+    await producer(broker, 'p', 'me');
+    const closed = await old.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]);
+    expect(closed.error?.code).toBe('PRODUCER_FENCED');
+    old.send({ batches: [batch(1, 'p', 0, ['late'])] }); // its answer is the ProducerClosed
+    await old.until((frames) => frames.flatMap((f) => f.credit ?? [])[0]);
+    expect(old.ended).toBeUndefined();
+  });
+
+  test('a name is free as soon as its stream has ended', async () => {
+    const broker = await startWorld();
+    (await producer(broker, 'p')).cancel();
+    const stream = broker.publish();
+    stream.send({ hello: HELLO });
+    let number = 1;
+    await stream.until((frames) => {
+      const answers = frames.flatMap((frame) => frame.opened ?? []);
+      if (answers.length === number - 1) stream.send({ opens: [openProducer(number++, TOPIC, 'p')] });
+      return answers.find((answer) => answer.error === undefined);
+    });
+    expect(stream.ended).toBeUndefined();
+  });
+
+  test('batches that come before the producer is open wait for it, and a half-closed stream is answered to the end', async () => {
+    const broker = await startWorld();
+    const stream = broker.publish();
+    stream.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p')], batches: [batch(1, 'p', 0, ['a'])] });
+    stream.send({ batches: [batch(1, 'p', 1, ['b'])], closes: [{ producer: 1 }] });
+    stream.halfClose();
+    expect(await stream.untilEnded()).toBeUndefined();
+    expect(receiptsOf(stream).map((r) => r.index)).toEqual([0, 1]);
+    expect(stream.frames.flatMap((f) => f.closed ?? [])).toEqual([{ producer: 1 }]);
+  });
+
+  test('unknown tenants, namespaces and malformed names are refused by name', async () => {
+    const broker = await startWorld();
+    const stream = broker.publish();
+    const names = ['nobody/x/t', 'public/x/t', 'persistent://a/b', 'non-persistent://public/default/t'];
+    stream.send({ hello: HELLO, opens: names.map((name, i) => openProducer(i, name)) });
+    const codes = [];
+    for (const number of names.keys()) codes.push((await opened(stream, number)).error?.code);
+    expect(codes).toEqual(['TENANT_NOT_FOUND', 'NAMESPACE_NOT_FOUND', 'TOPIC_NAME_INVALID', 'UNSUPPORTED']);
+  });
+
+  test('memory for batches is bounded over all streams, and everything is answered all the same', async () => {
+    const broker = await startWorld({ publishBudgetBytes: 4_000, publishWindowBytes: 100_000 });
+    const streams = [await producer(broker, 'a'), await producer(broker, 'b')];
+    for (const [i, stream] of streams.entries()) {
+      const name = i === 0 ? 'a' : 'b';
+      for (let n = 0; n < 20; n++) stream.send({ batches: [batch(1, name, n, ['x'.repeat(1_000)])] });
+    }
+    for (const stream of streams) {
+      const got = await receipts(stream, 20);
+      expect(got.every((receipt) => receipt.error === undefined)).toBe(true);
+    }
+  });
+});
+
+describe('what a stream may not do', () => {
+  test.each([
+    ['no hello', { opens: [openProducer(1, TOPIC)] }, 'PROTOCOL_VIOLATION'],
+    ['a producer that is not open', { hello: HELLO, batches: [batch(9, 'p', 0, ['a'])] }, 'PROTOCOL_VIOLATION'],
+    [
+      'a number in use',
+      { hello: HELLO, opens: [openProducer(1, TOPIC), openProducer(1, TOPIC)] },
+      'PROTOCOL_VIOLATION',
+    ],
+  ])('publish: %s', async (_, frame, code) => {
+    const broker = await startWorld();
+    const stream = broker.publish();
+    stream.send(frame);
+    expect((await stream.untilEnded())?.code).toBe(code);
+    await producer(broker); // the server is still up
+  });
+
+  test.each(['Publish', 'Consume'] as const)('%s: bytes that are no frame', async (method) => {
+    const broker = await startWorld();
+    const raw = broker.raw(method);
+    raw.send(Buffer.from([0xff, 0xff, 0xff]));
+    expect((await raw.untilEnded())?.code).toBe('PROTOCOL_VIOLATION');
+    await producer(broker);
+  });
+
+  test('a block that cannot be read ends the stream, and gives its memory back', async () => {
+    const broker = await startWorld({ publishBudgetBytes: 1_000, publishWindowBytes: 1_000 });
+    for (let n = 0; n < 3; n++) {
+      const stream = await producer(broker, `p${n}`);
+      stream.send({ batches: [{ producer: 1, block: Buffer.alloc(700, 0xff) }] });
+      expect((await stream.untilEnded())?.code).toBe('PROTOCOL_VIOLATION');
+    }
+    expect((await publish(await producer(broker), 0, ['x'.repeat(700)])).error).toBeUndefined();
+  });
+
+  test('sending without credit', async () => {
+    const broker = await startWorld({ publishWindowItems: 2, publishWindowBytes: 10_000, ackWindowItems: 2 });
+    const items = await producer(broker, 'a');
+    items.send({ batches: [0, 1, 2].map((n) => batch(1, 'a', n, ['x'])) });
+    expect((await items.untilEnded())?.code).toBe('CREDIT_EXCEEDED');
+    const bytes = await producer(broker, 'b');
+    bytes.send({ batches: [batch(1, 'b', 0, ['x'.repeat(11_000)])] });
+    expect((await bytes.untilEnded())?.code).toBe('CREDIT_EXCEEDED');
+    const { stream } = await consumer(broker);
+    stream.send({ acks: [1, 2, 3].map((ackId) => ({ consumer: 1, ackId, below: index(0), ranges: [] })) });
+    expect((await stream.untilEnded())?.code).toBe('CREDIT_EXCEEDED');
+  });
+
+  test('saying nothing', async () => {
+    const broker = await startWorld({ handshakeMs: 30 });
+    const stream = broker.publish();
+    stream.send({}); // opens the stream; the frame has no hello
+    expect((await stream.untilEnded())?.code).toBe('PROTOCOL_VIOLATION');
+    expect((await broker.consume().untilEnded())?.code).toBe('DEADLINE_EXCEEDED');
+  });
+});

@@ -1,0 +1,107 @@
+import { EventEmitter } from 'node:events';
+import type { ServerDuplexStream } from '@grpc/grpc-js';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
+import { ensureDefaults } from '../../metadata/namespaces.ts';
+import { millis } from '../../lib/ids.ts';
+import { consumeRequest } from '../../wire/consume-codec.ts';
+import type { ConsumeResponse } from '../../wire/frames.ts';
+import { type BrokerOptions, defaultBrokerOptions } from '../options.ts';
+import { acquireOwnership } from '../ownership/ownership.ts';
+import { parseTopicName } from '../protocol/topic-name.ts';
+import { batch, HELLO, subscribe } from '../testing/broker-world.ts';
+import { EntryCache } from '../topic/entry-cache.ts';
+import { Topics } from '../topic/topics.ts';
+import { ConsumeSession } from './consume-session.ts';
+
+const OPTIONS: BrokerOptions = { ...defaultBrokerOptions, deliveryBufferBytes: 500_000 };
+const BATCH_BYTES = 100_000;
+const BATCHES = 100;
+
+let cluster: MemoryCluster;
+let topics: Topics;
+
+beforeEach(async () => {
+  cluster = new MemoryCluster({ bookies: 1, quorum: { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 } });
+});
+
+afterEach(async () => {
+  await topics.close();
+  await cluster.close();
+});
+
+/** The server's end of a stream whose client takes nothing until it is told to. */
+class StalledCall extends EventEmitter {
+  readonly frames: ConsumeResponse[] = [];
+  taking = false;
+
+  write(frame: ConsumeResponse): boolean {
+    this.frames.push(frame);
+    return this.taking;
+  }
+
+  pause(): void {}
+  resume(): void {}
+  end(): void {}
+  getPeer(): string {
+    return 'test';
+  }
+
+  get deliveredBytes(): number {
+    const deliveries = this.frames.flatMap((frame) => frame.deliveries ?? []);
+    return deliveries.reduce((sum, delivery) => sum + delivery.block.length, 0);
+  }
+}
+
+/** Opens the topic and fills it. */
+async function fill(cacheBytes: number): Promise<void> {
+  const { ledgers, store } = cluster.client();
+  const { environment } = cluster;
+  const { clock } = environment;
+  await ensureDefaults(store, clock.now());
+  const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
+  const cache = new EntryCache(cacheBytes);
+  topics = new Topics({ environment, store, ledgers, ownership, cache, options: OPTIONS, nextNumber: () => 0 });
+  const topic = await topics.open(parseTopicName('orders'));
+  const producer = topic.publisher.attach({ name: 'p', instance: Buffer.alloc(0), onClosed: () => undefined });
+  const stored = Array.from({ length: BATCHES }, async (_, n) => {
+    await new Promise<void>((resolve) => {
+      producer.publish(batch(1, 'p', n, ['x'.repeat(BATCH_BYTES)]), () => resolve());
+    });
+  });
+  await Promise.all(stored);
+}
+
+async function pass(ms: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+test.each([
+  ['from the cache', 1_000_000_000],
+  ['from the ledgers', 0],
+])('a client that takes nothing is owed few bytes, and gets everything once it does: %s', async (_, cacheBytes) => {
+  await fill(cacheBytes);
+  const call = new StalledCall();
+  const { clock, logger } = cluster.environment;
+  const shared = { clock, logger, options: OPTIONS, topics: () => topics };
+  const session = new ConsumeSession(
+    call as unknown as ServerDuplexStream<Buffer, ConsumeResponse>,
+    shared,
+    () => undefined,
+  );
+  const permits = { messages: 1_000_000, bytes: 1_000_000_000 };
+  const subscribes = [1, 2, 3].map((n) => subscribe(n, 'orders', { subscription: '' }));
+  const flows = [1, 2, 3].map((n) => ({ consumer: n, ...permits }));
+  call.emit('data', consumeRequest.encode({ hello: HELLO, subscribes, flows }));
+  await pass(100);
+  // One read of half a MiB, and a little, for each of the three.
+  const owed = call.deliveredBytes;
+  expect(owed).toBeLessThan(3 * 800_000);
+  call.taking = true;
+  for (let n = 0; call.deliveredBytes < 3 * BATCHES * BATCH_BYTES && n < 200; n++) {
+    call.emit('drain');
+    await pass(5);
+  }
+  expect(session.underWay).toBe(0);
+  expect(call.deliveredBytes).toBeGreaterThanOrEqual(3 * BATCHES * BATCH_BYTES);
+});
