@@ -305,7 +305,7 @@ describe('a consumer that is killed', () => {
     await new Promise<void>((resolve) => {
       child.stdout?.on('data', (chunk: Buffer) => {
         taken.push(chunk);
-        child.stdout?.pause(); // from now on it writes into a pipe that nobody empties
+        if (taken.length === 1) child.stdout?.pause(); // from now on it writes into a pipe that nobody empties
         resolve();
       });
     });

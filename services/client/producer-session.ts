@@ -293,9 +293,9 @@ function refusal(wire: WireError): 'alone' | 'again' | 'lost' {
   switch (wire.code) {
     case 'INVALID_ARGUMENT':
     case 'MESSAGE_TOO_LARGE':
-    case 'CHECKSUM_MISMATCH':
       return 'alone';
     case 'SEQUENCE_OVERLAP':
+    case 'CHECKSUM_MISMATCH': // damaged on its way
       return 'again';
     default:
       return wire.retryable ? 'again' : 'lost';

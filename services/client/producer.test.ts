@@ -208,8 +208,15 @@ describe('refusals', () => {
     }
   });
 
-  test('a batch that is refused alone rejects; those behind it are stored', async () => {
+  test('a batch that was damaged on its way is sent again, with those behind it', async () => {
     atBatch(1, { refuse: 'CHECKSUM_MISMATCH', retryable: false }, () => {});
+    const p = await producer({ batchingMaxMessages: 1 });
+    await Promise.all(numbered(4).map((data) => p.send({ data })));
+    expect(broker.topic('t').texts).toEqual(['m0', 'm1', 'm2', 'm3']);
+  });
+
+  test('a batch that is refused alone rejects; those behind it are stored', async () => {
+    atBatch(1, { refuse: 'INVALID_ARGUMENT', retryable: false }, () => {});
     const p = await producer({ batchingMaxMessages: 1 });
     const sends = await Promise.allSettled(numbered(4).map((data) => p.send({ data })));
     expect(sends.map((send) => send.status)).toEqual(['fulfilled', 'rejected', 'fulfilled', 'fulfilled']);

@@ -24,9 +24,13 @@ function sorted(state: DedupState): readonly DedupProducer[] {
 const failure = new MagnetarError('LEDGER_FENCED', 'fenced');
 
 describe('DedupState', () => {
-  test('a duplicate of a stored batch is answered with the original place, for the last five', () => {
-    const state = new DedupState();
+  test('a duplicate of a stored batch is answered with the original place', () => {
+    const state = new DedupState({ batches: 8 });
     for (let n = 0; n < 7; n++) store(state, 'p', 10 * n, 10 * n + 9);
+    const known = (n: number): object => state.check('p', seq(10 * n), seq(10 * n + 9));
+    expect(known(0)).toMatchObject({ kind: 'stored', batch: place(0, 10) });
+    // Beyond the limit for all together, whoever was idle longest keeps five.
+    for (let n = 0; n < 2; n++) store(state, 'q2', 100 + n, 100 + n);
     expect(state.watermark('p')).toBe(69n);
     for (let n = 0; n < 7; n++) {
       const batch = { firstSequenceId: seq(10 * n), lastSequenceId: seq(10 * n + 9), ...place(10 * n, 10) };

@@ -8,8 +8,8 @@
 import type { MagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, Millis, MessageIndex, SequenceId } from '../../lib/ids.ts';
 
-/** Answered with their original place. */
-const REMEMBERED_BATCHES = 5;
+/** What every producer's newest batches are: answered with their original place, always. */
+const LEAST_BATCHES = 5;
 
 /** Where a batch was stored. */
 export interface DedupPlace {
@@ -26,7 +26,7 @@ export interface DedupBatch extends DedupPlace {
   readonly lastSequenceId: SequenceId;
 }
 
-/** What is known of one producer, as it is in snapshots. */
+/** What is known of one producer, as it is in snapshots. Frozen. */
 export interface DedupProducer {
   readonly name: string;
   /** The last batches, oldest first, at least one. The last one's last sequence id is the stored watermark. */
@@ -64,9 +64,21 @@ export interface DedupLimits {
   readonly producers: number;
   /** A name that was idle for so long, by append time, is forgotten. */
   readonly inactivity: Millis;
+  /**
+   * Batches of one producer whose places are remembered. At least as many as one stream may have under way: whatever a
+   * producer sends again after a crash is then answered with its original place.
+   */
+  readonly batchesPerProducer: number;
+  /** The same for all producers together; beyond that, those that were idle longest keep five each. */
+  readonly batches: number;
 }
 
-const DEFAULT_LIMITS: DedupLimits = { producers: 10_000, inactivity: (7 * 86_400_000) as Millis };
+const DEFAULT_LIMITS: DedupLimits = {
+  producers: 10_000,
+  inactivity: (7 * 86_400_000) as Millis,
+  batchesPerProducer: 1_024,
+  batches: 131_072,
+};
 
 class Token implements DedupToken {
   readonly producerName: string;
@@ -94,8 +106,8 @@ class Token implements DedupToken {
 
 class Producer {
   readonly name: string;
-  /** A new array with every change, so that snapshots may keep it. */
-  batches: readonly DedupBatch[] = [];
+  /** Oldest first. */
+  batches: DedupBatch[] = [];
   lastUsed = 0 as Millis;
   /** In the order in which they were handed to the ledger, which confirms them in that order. */
   readonly inFlight: Token[] = [];
@@ -117,22 +129,46 @@ class Producer {
     return this.inFlight.find((token) => token.lastSequenceId >= last);
   }
 
-  remember(batch: DedupBatch, appendTime: Millis): void {
+  /** The remembered batch of exactly these sequence ids. */
+  find(first: SequenceId, last: SequenceId): DedupBatch | undefined {
+    let [low, high] = [0, this.batches.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((this.batches[middle] as DedupBatch).lastSequenceId < last) low = middle + 1;
+      else high = middle;
+    }
+    const batch = this.batches[low];
+    return batch?.lastSequenceId === last && batch.firstSequenceId === first ? batch : undefined;
+  }
+
+  /** Returns by how many batches more are remembered. `keep`: the newest; up to twice as many for a while. */
+  remember(batch: DedupBatch, appendTime: Millis, keep: number): number {
     if (appendTime > this.lastUsed) this.lastUsed = appendTime;
     const stored = this.stored;
-    if (stored !== undefined && batch.lastSequenceId <= stored) return;
-    this.batches = [...this.batches.slice(1 - REMEMBERED_BATCHES), batch];
+    if (stored !== undefined && batch.lastSequenceId <= stored) return 0;
+    this.batches.push(batch);
+    return this.batches.length > 2 * keep ? 1 - this.trim(keep) : 1;
+  }
+
+  /** Forgets all but the newest `keep`; returns how many were forgotten. */
+  trim(keep: number): number {
+    const excess = this.batches.length - keep;
+    if (excess <= 0) return 0;
+    this.batches = this.batches.slice(excess);
+    return excess;
   }
 }
 
 /** The deduplication state of one topic. Pure; it changes at once. */
 export class DedupState {
   readonly #limits: DedupLimits;
+  /** Of all producers. */
+  #batches = 0;
   /** In the order of their last use, so that the first ones are the first to be forgotten. */
   readonly #producers = new Map<string, Producer>();
 
-  constructor(limits: DedupLimits = DEFAULT_LIMITS) {
-    this.#limits = limits;
+  constructor(limits: Partial<DedupLimits> = {}) {
+    this.#limits = { ...DEFAULT_LIMITS, ...limits };
   }
 
   /** How many producer names are remembered. */
@@ -159,8 +195,7 @@ export class DedupState {
       const token = producer.settling(last);
       if (token !== undefined) return { kind: 'pending', token };
     }
-    const same = (batch: DedupBatch): boolean => batch.firstSequenceId === first && batch.lastSequenceId === last;
-    return { kind: 'stored', batch: producer.batches.find(same) };
+    return { kind: 'stored', batch: producer.find(first, last) };
   }
 
   /** A batch that `check` called new is handed to the ledger. */
@@ -208,7 +243,7 @@ export class DedupState {
   snapshot(): DedupProducer[] {
     const pages: DedupProducer[] = [];
     for (const { name, batches, lastUsed } of this.#producers.values()) {
-      if (batches.length > 0) pages.push({ name, batches, lastUsed });
+      if (batches.length > 0) pages.push({ name, batches: batches.slice(-this.#limits.batchesPerProducer), lastUsed });
     }
     return pages;
   }
@@ -217,9 +252,10 @@ export class DedupState {
   load(producers: readonly DedupProducer[]): void {
     for (const { name, batches, lastUsed } of producers) {
       const producer = new Producer(name);
-      producer.batches = batches;
+      producer.batches = [...batches];
       producer.lastUsed = lastUsed;
       this.#producers.set(name, producer);
+      this.#batches += batches.length;
     }
   }
 
@@ -232,15 +268,29 @@ export class DedupState {
 
   #remember(name: string, batch: DedupBatch, appendTime: Millis): void {
     const producer = this.#producers.get(name) ?? new Producer(name);
-    producer.remember(batch, appendTime);
+    this.#batches += producer.remember(batch, appendTime, this.#limits.batchesPerProducer);
     this.#producers.delete(name);
     this.#producers.set(name, producer);
     const horizon = appendTime - this.#limits.inactivity;
     for (const other of this.#producers.values()) {
       if (other.lastUsed >= horizon) break;
-      if (other.inFlight.length === 0) this.#producers.delete(other.name);
+      if (other.inFlight.length === 0) this.#forget(other);
     }
     this.#forgetBeyondLimit();
+    if (this.#batches > this.#limits.batches) this.#trim();
+  }
+
+  #forget(producer: Producer): void {
+    this.#producers.delete(producer.name);
+    this.#batches -= producer.batches.length;
+  }
+
+  /** Makes a quarter of the room free, so that this is not done for every batch. */
+  #trim(): void {
+    for (const producer of this.#producers.values()) {
+      if (this.#batches <= 0.75 * this.#limits.batches) return;
+      this.#batches -= producer.trim(LEAST_BATCHES);
+    }
   }
 
   #forgetBeyondLimit(): void {
@@ -248,7 +298,7 @@ export class DedupState {
     for (const producer of this.#producers.values()) {
       if (producer.inFlight.length > 0) continue;
       if (this.#producers.size <= this.#limits.producers) return;
-      this.#producers.delete(producer.name);
+      this.#forget(producer);
     }
   }
 }

@@ -37,7 +37,7 @@ export interface ProducerRequest {
 
 /** Errors of one batch alone: those that follow it may still be stored. */
 export function isOfBatchAlone(error: MagnetarError): boolean {
-  return hasCode(error, 'INVALID_ARGUMENT', 'MESSAGE_TOO_LARGE', 'CHECKSUM_MISMATCH');
+  return hasCode(error, 'INVALID_ARGUMENT', 'MESSAGE_TOO_LARGE');
 }
 
 const NOWHERE: DedupPlace = { ledgerId: 0 as LedgerId, entryId: 0 as EntryId, index: 0 as MessageIndex, count: 0 };

@@ -104,7 +104,7 @@ export class FakePublishStream {
       if (receipt.error !== undefined) open.aborted = true;
       return receipt;
     }
-    const alone = ['INVALID_ARGUMENT', 'MESSAGE_TOO_LARGE', 'CHECKSUM_MISMATCH'].includes(fate.refuse);
+    const alone = ['INVALID_ARGUMENT', 'MESSAGE_TOO_LARGE'].includes(fate.refuse);
     if (!alone) open.aborted = true;
     return refusedReceipt(batch, fate.refuse, fate.retryable);
   }
