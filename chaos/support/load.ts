@@ -7,12 +7,12 @@ import { hasCode } from '../../services/lib/errors.ts';
 import { ProducerHistory, type Seen } from './history.ts';
 
 /** The payload of message `number` of a producer; long enough to fill pages, cheap to check. */
-export function payloadOf(producer: string, number: number): string {
+function payloadOf(producer: string, number: number): string {
   return `${producer}/${number}/${'.'.repeat(number % 200)}`;
 }
 
 /** Takes a payload apart again. Anything else than what `payloadOf` made is a violation by itself. */
-export function parsePayload(data: Buffer): { producer: string; number: number } {
+function parsePayload(data: Buffer): { producer: string; number: number } {
   const text = data.toString();
   const [producer = '', number = ''] = text.split('/', 2);
   if (text !== payloadOf(producer, Number(number))) throw new Error(`corrupt-message: ${text.slice(0, 80)}`);
