@@ -28,7 +28,10 @@ const config: ViteUserConfig = defineConfig({
       exclude: ['services/wire/gen/**', '**/*.contract.ts'],
     },
     projects: [
-      { extends: true, test: { name: 'unit', isolate: false, include: ['services/**/*.test.ts'], testTimeout: 20_000 } },
+      {
+        extends: true,
+        test: { name: 'unit', isolate: false, include: ['services/**/*.test.ts'], testTimeout: 20_000 },
+      },
       {
         extends: true,
         test: {
