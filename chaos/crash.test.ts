@@ -1,6 +1,6 @@
 /** What was acknowledged survives kill -9 and a power cut; the full number of rounds is `npm run chaos -- --full`. */
 import { afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { type CrashOptions, crashRounds } from './support/crash.ts';
+import { type CrashOptions, type CrashReport, crashRounds } from './support/crash.ts';
 import { requirePackages } from './support/debian.ts';
 import { PowerDisk } from './support/power.ts';
 import { fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
@@ -14,12 +14,25 @@ const options = (rounds: number): CrashOptions => ({
   log: (line) => console.log(`seed ${SEED}, ${line}`),
 });
 
+/** What gave a broken promise away: a violation that the checks find, or something that the server or an app trips over. */
+async function noticed(report: Promise<CrashReport>): Promise<readonly string[]> {
+  return await report.then(
+    ({ violations }) => violations,
+    (error: unknown) => [String(error)],
+  );
+}
+
 describe('kill -9 under load', { timeout: 180_000 }, () => {
   test('of standalone with its bookie in the process', async () => {
     await using cluster = await oneProcess();
     const report = await crashRounds(cluster, options(5));
     expect(report.violations).toEqual([]);
     expect(report.rounds).toBe(5);
+  });
+
+  test('is noticed when the disk says too early that it has written', async () => {
+    await using cluster = await oneProcess('chaos/sabotage/lazy-disk.js');
+    expect(await noticed(crashRounds(cluster, options(3)))).not.toEqual([]);
   });
 
   test('of the broker or one of three bookie processes', async () => {
@@ -49,12 +62,6 @@ describe('a power cut under load', { timeout: 180_000 }, () => {
   test('is noticed when fsync does nothing', async () => {
     disk = await PowerDisk.create(2_048);
     await using cluster = await onPowerDisk(disk, { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' });
-    const report = crashRounds(cluster, options(2));
-    // Either the checks find a violation, or the server or an app sees that something is missing.
-    const noticed = await report.then(
-      ({ violations }) => violations,
-      (error: unknown) => [String(error)],
-    );
-    expect(noticed).not.toEqual([]);
+    expect(await noticed(crashRounds(cluster, options(2)))).not.toEqual([]);
   });
 });

@@ -14,20 +14,35 @@ const { values } = parseArgs({
 const seed = values.seed === undefined ? Math.floor(Math.random() * 2 ** 31) : Number(values.seed);
 let broken = 0;
 
-async function run(name: string, rounds: number, start: () => Promise<Cluster>): Promise<void> {
-  console.log(`\n${name}, ${rounds} rounds, seed ${seed}`);
-  let report: CrashReport;
-  {
-    await using cluster = await start();
-    report = await crashRounds(cluster, { rounds, seed, leastPublishes: 10_000, leastAcks: 1_000, log: console.log });
-  }
-  const { acknowledged, confirmedAcks, violations } = report;
-  console.log(`${name}: ${report.rounds} rounds, ${acknowledged} acknowledged, ${confirmedAcks} acks confirmed`);
-  for (const violation of violations) console.log(`  VIOLATION ${violation}`);
-  broken += violations.length;
+/** Each round checks everything since the cluster was made, so a new one is made after some rounds. */
+const ROUNDS_PER_CLUSTER = 10;
+
+async function leg(rounds: number, legSeed: number, start: () => Promise<Cluster>): Promise<CrashReport> {
+  await using cluster = await start();
+  return await crashRounds(cluster, {
+    rounds,
+    seed: legSeed,
+    leastPublishes: 10_000,
+    leastAcks: 1_000,
+    log: console.log,
+  });
 }
 
-await run('kill -9 of standalone', values.full ? 30 : 5, oneProcess);
+async function run(name: string, rounds: number, start: () => Promise<Cluster>): Promise<void> {
+  console.log(`\n${name}, ${rounds} rounds, seed ${seed}`);
+  let [done, acknowledged, confirmedAcks] = [0, 0, 0];
+  for (let left = rounds; left > 0; left -= ROUNDS_PER_CLUSTER) {
+    const report = await leg(Math.min(left, ROUNDS_PER_CLUSTER), seed + left, start);
+    done += report.rounds;
+    acknowledged += report.acknowledged;
+    confirmedAcks += report.confirmedAcks;
+    for (const violation of report.violations) console.log(`  VIOLATION ${violation}`);
+    broken += report.violations.length;
+  }
+  console.log(`${name}: ${done} rounds, ${acknowledged} acknowledged, ${confirmedAcks} acks confirmed`);
+}
+
+await run('kill -9 of standalone', values.full ? 30 : 5, () => oneProcess());
 await run('kill -9 of the broker or a bookie', values.full ? 30 : 5, fourProcesses);
 const disk = await PowerDisk.create(4_096);
 try {

@@ -33,7 +33,8 @@ const TOPIC = 'persistent://public/default/crash';
 const SUBSCRIPTIONS = ['s0', 's1'];
 const PRODUCERS = 4;
 const WINDOW = 400;
-const PROGRESS_MS = 60_000;
+const PROGRESS_MS = 30_000;
+const OPERATION_MS = 10_000;
 
 function seeded(seed: number): () => number {
   let state = seed >>> 0;
@@ -58,7 +59,7 @@ async function until(enough: () => boolean, producers: readonly LoadProducer[]):
 export async function crashRounds(victims: Victims, options: CrashOptions): Promise<CrashReport> {
   const clients: Client[] = [];
   const connect = (): Client => {
-    const client = new Client({ serviceUrl: victims.serviceUrl });
+    const client = new Client({ serviceUrl: victims.serviceUrl, operationTimeoutMs: OPERATION_MS });
     clients.push(client);
     return client;
   };

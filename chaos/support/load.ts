@@ -3,7 +3,7 @@
  * app would: through a killed server they notice nothing.
  */
 import type { Client, Consumer, Producer } from '../../services/client/index.ts';
-import { hasCode } from '../../services/lib/errors.ts';
+import { hasCode, toMagnetarError } from '../../services/lib/errors.ts';
 import { ProducerHistory, type Seen } from './history.ts';
 
 /** The payload of message `number` of a producer; long enough to fill pages, cheap to check. */
@@ -45,7 +45,11 @@ export class LoadProducer {
     const pending: Promise<void>[] = [];
     for (let number = 0; !this.#stopped; number++) {
       const sent = this.#producer.send({ data: payloadOf(this.history.name, number), sequenceId: BigInt(number) });
-      pending.push(sent.then((id) => this.history.acknowledge(number, { id: id.toString(), index: Number(id.index) })));
+      const stored = sent.then((id) =>
+        this.history.acknowledge(number, { id: id.toString(), index: Number(id.index) }),
+      );
+      stored.catch(() => {}); // awaited below, in order
+      pending.push(stored);
       if (pending.length >= this.#window) await pending.shift();
       if (number % 50 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
     }
@@ -95,26 +99,30 @@ export class LoadConsumer {
 
   async #run(): Promise<void> {
     const waiting = new Set<Promise<void>>();
+    let failure: unknown;
     try {
       for await (const message of this.#consumer.messages({ signal: this.#abort.signal })) {
         const { index } = message;
         this.delivered.push(index);
         parsePayload(message.data);
         if (index % 10 === 3) continue;
-        const acked = this.#consumer.acknowledge(message).then(
-          () => void this.confirmed.add(index),
-          (error: unknown) => {
-            if (!hasCode(error, 'ALREADY_CLOSED', 'CANCELLED')) throw error;
-          },
-        );
+        const acked = this.#consumer
+          .acknowledge(message)
+          .then(
+            () => void this.confirmed.add(index),
+            (error: unknown) => {
+              if (!hasCode(error, 'ALREADY_CLOSED', 'CANCELLED')) failure ??= error;
+            },
+          )
+          .finally(() => waiting.delete(acked));
         waiting.add(acked);
-        void acked.finally(() => waiting.delete(acked));
         if (waiting.size > 2_000) await Promise.race(waiting);
       }
     } catch (error) {
-      if (!this.#abort.signal.aborted && !hasCode(error, 'ALREADY_CLOSED')) throw error;
+      if (!this.#abort.signal.aborted && !hasCode(error, 'ALREADY_CLOSED')) failure ??= error;
     }
     await Promise.all(waiting);
+    if (failure !== undefined) throw toMagnetarError(failure);
   }
 
   async stop(): Promise<void> {

@@ -11,8 +11,13 @@ import { fileURLToPath } from 'node:url';
 import { freePort } from './ports.ts';
 
 const fromSource = import.meta.url.endsWith('.ts');
-/** The built program. */
-const PROGRAM = fileURLToPath(new URL(`../../${fromSource ? 'dist/' : ''}services/main/magnetar.js`, import.meta.url));
+
+/** A program of the build. */
+function built(name: string): string {
+  return fileURLToPath(new URL(`../../${fromSource ? 'dist/' : ''}${name}`, import.meta.url));
+}
+
+const PROGRAM = built('services/main/magnetar.js');
 const READY_MS = 30_000;
 const STOP_MS = 20_000;
 const KEPT_CHARACTERS = 1_000_000;
@@ -39,6 +44,8 @@ export interface ServerOptions {
   readonly data?: string;
   readonly port?: number;
   readonly env?: Readonly<Record<string, string>>;
+  /** Another program of the build, which takes the same arguments: a sabotage. */
+  readonly program?: string;
 }
 
 /** A server process that is ready. */
@@ -55,6 +62,7 @@ export class ServerProcess implements AsyncDisposable {
   readonly #args: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
   readonly #ownsData: boolean;
+  readonly #program: string;
   #child: ChildProcess | undefined;
 
   private constructor(
@@ -70,6 +78,7 @@ export class ServerProcess implements AsyncDisposable {
     this.#args = [role, '--data', place.data, '--port', `${place.port}`, ...http, ...(options.args ?? [])];
     this.#env = options.env ?? {};
     this.#ownsData = options.data === undefined;
+    this.#program = options.program === undefined ? PROGRAM : built(options.program);
   }
 
   /** Starts a server and waits until it says that it is ready. */
@@ -105,7 +114,7 @@ export class ServerProcess implements AsyncDisposable {
   async start(): Promise<void> {
     const from = performance.now();
     [this.stdout, this.stderr] = ['', ''];
-    const child = spawn(process.execPath, [PROGRAM, ...this.#args], {
+    const child = spawn(process.execPath, [this.#program, ...this.#args], {
       stdio: ['ignore', 'pipe', 'pipe'],
       env: environmentOf(this.#env),
     });

@@ -10,9 +10,9 @@ async function disposeAll(servers: readonly ServerProcess[]): Promise<void> {
   for (const server of servers) await server[Symbol.asyncDispose]();
 }
 
-/** Standalone with its bookie in the process. */
-export async function oneProcess(): Promise<Cluster> {
-  const server = await startStandalone();
+/** Standalone with its bookie in the process, or a program that stands in for it. */
+export async function oneProcess(program?: string): Promise<Cluster> {
+  const server = await startStandalone(program === undefined ? {} : { program });
   return {
     serviceUrl: server.serviceUrl,
     async strike() {

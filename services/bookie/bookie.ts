@@ -69,7 +69,7 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
   const options = { ...DEFAULTS, ...open.options };
   const segments = `${folder}/segments`;
   await makeFolder(environment, folder);
-  await checkCookie(environment, folder, id);
+  const instance = await checkCookie(environment, folder, id);
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
   const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
@@ -91,7 +91,7 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
     };
     const log = new Log<PendingRecord>(environment, logOptions, host, start.active, start);
     const reader = new EntryReader(environment, segments, options.readAheadBytes);
-    return new StoreBookie({ environment, id, options, table, log, reader, index });
+    return new StoreBookie({ environment, id, instance, options, table, log, reader, index });
   } catch (error) {
     await index.close();
     throw error;
@@ -160,6 +160,7 @@ function fenceRecord(masterKey: Buffer): FenceRecord {
 interface Parts {
   readonly environment: Environment;
   readonly id: BookieId;
+  readonly instance: Buffer;
   readonly options: Required<BookieOptions>;
   readonly table: LedgerTable;
   readonly log: Log<PendingRecord>;
@@ -169,6 +170,7 @@ interface Parts {
 
 class StoreBookie implements Bookie {
   readonly id: BookieId;
+  readonly instance: Buffer;
   readonly #environment: Environment;
   readonly #options: Required<BookieOptions>;
   readonly #table: LedgerTable;
@@ -181,6 +183,7 @@ class StoreBookie implements Bookie {
 
   constructor(parts: Parts) {
     this.id = parts.id;
+    this.instance = parts.instance;
     this.#environment = parts.environment;
     this.#options = parts.options;
     this.#table = parts.table;

@@ -12,6 +12,7 @@
 import type { BookieId } from '../ledger/bookie.ts';
 import { crc32c } from '../lib/crc32c.ts';
 import { MagnetarError } from '../lib/errors.ts';
+import type { Disk } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
 
 const MAGIC = Buffer.from('MAGNBOOK');
@@ -34,7 +35,7 @@ function encodeCookie(id: BookieId, instance: Buffer): Buffer {
   return bytes;
 }
 
-function bookieIdOf(bytes: Buffer, path: string): BookieId {
+function decodeCookie(bytes: Buffer, path: string): { id: BookieId; instance: Buffer } {
   if (bytes.length < 12 || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) {
     throw new MagnetarError('DATA_LOSS', `${path} is not a bookie's cookie; restore it from a backup`);
   }
@@ -46,26 +47,39 @@ function bookieIdOf(bytes: Buffer, path: string): BookieId {
   if (end < FIXED_BYTES || bytes.readUInt32LE(end) !== crc32c(bytes.subarray(0, end))) {
     throw new MagnetarError('DATA_LOSS', `${path} is damaged; restore it from a backup`);
   }
-  return bytes.toString('utf8', FIXED_BYTES, FIXED_BYTES + bytes.readUInt16LE(28));
+  const id = bytes.toString('utf8', FIXED_BYTES, FIXED_BYTES + bytes.readUInt16LE(28));
+  return { id, instance: Buffer.from(bytes.subarray(12, 12 + INSTANCE_BYTES)) };
 }
 
 /**
- * Checks the cookie of a folder, and makes one in a folder that holds no segments.
- * @throws FOLDER_VERSION; DATA_LOSS (segments without a cookie, a damaged cookie); INVALID_ARGUMENT (another bookie's folder)
+ * Checks the cookie of a folder, and makes one in a folder that holds no data: a new one, even where there is a cookie, since a
+ * bookie that was ever opened has a segment. Resolves with its instance id.
+ * @throws FOLDER_VERSION; DATA_LOSS (data without a cookie, a damaged cookie); INVALID_ARGUMENT (another bookie's folder)
  */
-export async function checkCookie(environment: Environment, folder: string, id: BookieId): Promise<void> {
+export async function checkCookie(environment: Environment, folder: string, id: BookieId): Promise<Buffer> {
   const { disk, random } = environment;
   const path = `${folder}/cookie`;
+  const held = await dataFiles(disk, folder);
   if (await disk.exists(path)) {
-    const found = bookieIdOf(await disk.readFile(path), path);
-    if (found === id) return;
-    throw new MagnetarError('INVALID_ARGUMENT', `${folder} belongs to bookie "${found}", not to "${id}"`);
-  }
-  for (const inner of ['segments', 'index']) {
-    const held = (await disk.exists(`${folder}/${inner}`)) ? await disk.list(`${folder}/${inner}`) : [];
-    if (held.length === 0) continue;
-    const text = `${path} is missing, but ${folder}/${inner} holds ${held.length} files; restore the cookie, or empty the folder`;
+    const found = decodeCookie(await disk.readFile(path), path);
+    if (found.id !== id) {
+      throw new MagnetarError('INVALID_ARGUMENT', `${folder} belongs to bookie "${found.id}", not to "${id}"`);
+    }
+    if (held > 0) return found.instance;
+  } else if (held > 0) {
+    const text = `${path} is missing, but ${folder} holds ${held} files of data; restore the cookie, or empty the folder`;
     throw new MagnetarError('DATA_LOSS', text);
   }
-  await disk.writeFileAtomically(path, encodeCookie(id, random.bytes(INSTANCE_BYTES)));
+  const instance = random.bytes(INSTANCE_BYTES);
+  await disk.writeFileAtomically(path, encodeCookie(id, instance));
+  return instance;
+}
+
+/** How many files of segments and index there are. */
+async function dataFiles(disk: Disk, folder: string): Promise<number> {
+  let files = 0;
+  for (const inner of ['segments', 'index']) {
+    if (await disk.exists(`${folder}/${inner}`)) files += (await disk.list(`${folder}/${inner}`)).length;
+  }
+  return files;
 }

@@ -120,6 +120,21 @@ describe('damage in a sealed segment', () => {
     }
   });
 
+  test('a lost footer and a lost index together cost nothing either: what later segments hold of the same ledgers is found', async () => {
+    const subject = await filled();
+    const { length } = await subject.disk.readFile(subject.path(1));
+    subject.disk.flipBit(subject.path(1), (length - 10) * 8);
+    subject.index = new MemoryIndex();
+    const bookie = await subject.open();
+    for (const ledger of [1, 2, 3]) {
+      const outcomes = await Promise.all([0, 1, 2].map((entry) => outcome(bookie, ledger, entry)));
+      expect(outcomes).toEqual([0, 1, 2].map((entry) => text(ledger, entry)));
+    }
+    expect(await lacOutcome(bookie, 1)).toBe(1);
+    await expect(appendEntry(bookie, testEntry(2, 3))).rejects.toMatchObject({ code: 'LEDGER_FENCED' });
+    await bookie.close();
+  });
+
   test('a segment that is missing is never "no such entry"', async () => {
     const subject = new CrashedBookie({ segmentBytes: 20_480 });
     const first = await subject.open();

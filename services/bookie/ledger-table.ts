@@ -222,6 +222,11 @@ export class LedgerTable {
     this.#unsealed.delete(segment);
   }
 
+  /** The index has got to know more of a ledger than was seen through here: what is cached of it is old. */
+  forget(id: LedgerId): void {
+    this.#cold.delete(id);
+  }
+
   /** Where an entry is; the newest copy. @throws ENTRY_UNKNOWN when the index is damaged there. */
   locate(state: LedgerState, id: EntryId): Location | undefined {
     for (let at = state.unsealed.length - 1; at >= 0; at--) {

@@ -122,7 +122,8 @@ export class SegmentStore {
     if (seal === undefined || encoded === undefined) return false;
     const parts = encoded.map((bytes) => ({ part: decodeLedgerPart(bytes), bytes }));
     this.#table.limboUpTo = Math.max(this.#table.limboUpTo, seal.limboUpTo);
-    await this.#writeRows(id, parts, { ...seal, footerOffset: seal.footerOffset });
+    await this.#writeRows(id, parts, seal);
+    for (const { part } of parts) this.#table.forget(part.ledgerId);
     this.#passed(seal.chain, seal.highestLedgerId);
     return true;
   }

@@ -9,6 +9,7 @@ import { entryId, ledgerId } from '../lib/ids.ts';
 import { openBookie } from './bookie.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
 import { testEnvironment } from './testing/environment.ts';
+import { MemoryIndex } from './testing/memory-index.ts';
 
 /** Holds every sync of a disk until it is let go. */
 function holdSyncs(subject: CrashedBookie): { readonly held: Promise<unknown>; release(): void } {
@@ -103,10 +104,13 @@ describe('a disk that fails', () => {
     subject.disk.before = ({ operation }) => {
       if (operation === 'read') throw Object.assign(new Error('EIO'), { code: 'EIO' });
     };
-    expect(['STORE_FAILED', 'ENTRY_UNKNOWN']).toContain(await outcome(bookie, 1, 0));
+    const open = subject.disk.openFiles;
+    for (let i = 0; i < 3; i++) expect(['STORE_FAILED', 'ENTRY_UNKNOWN']).toContain(await outcome(bookie, 1, 0));
+    expect(subject.disk.openFiles).toBe(open);
     subject.disk.before = () => {};
     expect(await outcome(bookie, 1, 0)).toBe('ledger 1 entry 0');
     await bookie.close();
+    expect(subject.disk.openFiles).toBe(0);
   });
 });
 
@@ -181,7 +185,22 @@ describe('the folder', () => {
     await subject.disk.writeFileAtomically('/bookie/cookie', cookie);
     const again = await subject.open();
     expect(await outcome(again, 1, 0)).toBe('ledger 1 entry 0');
+    expect(again.instance).toEqual(bookie.instance);
     await again.close();
+  });
+
+  test('that holds no data any more is another one, although its cookie is there', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    await bookie.close();
+    for (const name of await subject.disk.list('/bookie/segments'))
+      await subject.disk.remove(`/bookie/segments/${name}`);
+    subject.index = new MemoryIndex();
+    const emptied = await subject.open();
+    expect(emptied.instance).not.toEqual(bookie.instance);
+    await emptied.close();
+    expect((await subject.open()).instance).toEqual(emptied.instance);
   });
 
   test('is locked; an index that is lost or corrupt is built again', async () => {

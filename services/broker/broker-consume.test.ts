@@ -96,6 +96,16 @@ describe('consuming', () => {
     expect(await ackError(reader, 1)).toBe('INVALID_ARGUMENT');
   });
 
+  test('acks that come before the consumer is open are bounded in ranges', async () => {
+    const broker = await startWorld();
+    const out = broker.consume();
+    const ranges = Array.from({ length: 80_000 }, (_, n) => (n % 2 === 0 ? index(n) : index(1)));
+    const acks = [1, 2].map((ackId) => ({ consumer: 1, ackId, below: index(0), ranges }));
+    out.send({ hello: HELLO, subscribes: [subscribe(1, TOPIC)], acks });
+    expect([await ackError(out, 1), await ackError(out, 2)]).toEqual(['INVALID_ARGUMENT', 'QUEUE_FULL']);
+    expect((await subscribed(out, 1)).error).toBeUndefined();
+  });
+
   test('a second consumer is refused, naming the first; the same instance takes over; what had been delivered is marked', async () => {
     const broker = await startWorld();
     await publish(await producer(broker), 0, ['a']);

@@ -23,13 +23,21 @@ afterEach(async () => {
   await world.close();
 });
 
-/** Closes producer 1 and opens it again; one message of it is stored. */
-async function reopen(stream: Awaited<ReturnType<typeof producer>>): Promise<void> {
+/** A window and a budget of about 70 KB. */
+const SMALL = { maxMessageBytes: 2_000, publishWindowBytes: 70_000, publishBudgetBytes: 70_000 } as const;
+
+/** So many payloads of 1,000 bytes. */
+function lines(count: number): string[] {
+  return Array.from({ length: count }, () => 'x'.repeat(1_000));
+}
+
+/** Closes producer 1 and opens it again; what is stored of it ends with this sequence id. */
+async function reopen(stream: Awaited<ReturnType<typeof producer>>, watermark = 0n): Promise<void> {
   stream.send({ closes: [{ producer: 1 }] });
   await stream.until((frames) => frames.flatMap((f) => f.closed ?? []).find((c) => c.error === undefined));
   stream.send({ opens: [openProducer(1, TOPIC, 'p')] });
   const answer = await stream.until((frames) => frames.flatMap((f) => f.opened ?? [])[1]);
-  expect(answer.lastSequenceId).toBe(0n);
+  expect(answer.lastSequenceId).toBe(watermark);
 }
 
 describe('publishing', () => {
@@ -86,6 +94,17 @@ describe('publishing', () => {
     stream.send({ opens: [openProducer(1, TOPIC, 'p')] });
     await stream.until((frames) => frames.flatMap((f) => f.opened ?? [])[1]);
     expect(await publish(stream, 3, ['d', 'e'])).toMatchObject({ index: 3, count: 2 });
+  });
+
+  test('a partial overlap with a batch under way: what follows it in the same frame is refused, too', async () => {
+    const stream = await producer(await startWorld());
+    stream.send({ batches: [batch(1, 'p', 0, ['a', 'b']), batch(1, 'p', 1, ['b', 'c']), batch(1, 'p', 3, ['d'])] });
+    const [stored, overlap, behind] = await receipts(stream, 3);
+    expect(stored).toMatchObject({ index: 0, count: 2 });
+    expect(overlap?.error).toMatchObject({ code: 'SEQUENCE_OVERLAP', details: { watermark: '1' } });
+    expect(behind?.error?.code).toBe('BATCH_ABORTED');
+    await reopen(stream, 1n);
+    expect(await publish(stream, 2, ['c', 'd'])).toMatchObject({ index: 2, count: 2 });
   });
 
   test('errors of one batch alone leave the producer working; another error aborts what follows', async () => {
@@ -188,16 +207,48 @@ describe('publishing', () => {
   });
 
   test('memory for batches is bounded over all streams, and everything is answered all the same', async () => {
-    const broker = await startWorld({ publishBudgetBytes: 4_000, publishWindowBytes: 100_000 });
-    const streams = [await producer(broker, 'a'), await producer(broker, 'b')];
+    const broker = await startWorld(SMALL);
+    const names = ['a', 'b', 'c'];
+    const streams = await Promise.all(names.map(async (name) => producer(broker, name)));
     for (const [i, stream] of streams.entries()) {
-      const name = i === 0 ? 'a' : 'b';
-      for (let n = 0; n < 20; n++) stream.send({ batches: [batch(1, name, n, ['x'.repeat(1_000)])] });
+      for (let n = 0; n < 12; n++) stream.send({ batches: [batch(1, names[i] ?? '', n * 5, lines(5))] });
     }
     for (const stream of streams) {
-      const got = await receipts(stream, 20);
+      const got = await receipts(stream, 12);
       expect(got.every((receipt) => receipt.error === undefined)).toBe(true);
     }
+  });
+
+  test.each([
+    ['a small batch beside a large one', [batch(1, 'p', 0, ['x'.repeat(200_000)]), batch(1, 'p', 1, ['small'])], ''],
+    ['a batch in a frame that is mostly something else', [batch(1, 'p', 0, ['x'.repeat(20_000)])], 'x'.repeat(90_000)],
+  ])('%s does not keep the frame in memory while it is under way', async (_, batches, name) => {
+    const broker = await startWorld();
+    const stream = await producer(broker);
+    const kept: number[] = [];
+    const [bookie] = world.cluster.bookies;
+    if (bookie !== undefined) {
+      bookie.before = (call) => {
+        if (call.type !== 'append') return;
+        for (const part of call.entry.payload) kept.push(part.buffer.byteLength / part.length);
+      };
+    }
+    stream.send({ batches, opens: name === '' ? [] : [openProducer(2, TOPIC, name)] });
+    await receipts(stream, batches.length);
+    const [, block = 0] = kept.slice(-2);
+    expect(block).toBeLessThan(1.1);
+  });
+
+  test('options with which a batch could wait for ever are refused', async () => {
+    world = new BrokerWorld();
+    await expect(world.start({ publishWindowBytes: 5_000_000, publishBudgetBytes: 4_000_000 })).rejects.toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      message:
+        'publishWindowBytes is 5000000; it must be at least 5308416, for messages of 5242880; publishBudgetBytes is 4000000; it must be at least publishWindowBytes, 5000000',
+    });
+    await expect(world.start({ maxMessageBytes: 16_777_216, publishWindowBytes: 20_000_000 })).rejects.toThrow(
+      'maxMessageBytes is 16777216; it must be at most 16711680',
+    );
   });
 });
 
@@ -227,22 +278,22 @@ describe('what a stream may not do', () => {
   });
 
   test('a block that cannot be read ends the stream, and gives its memory back', async () => {
-    const broker = await startWorld({ publishBudgetBytes: 1_000, publishWindowBytes: 1_000 });
+    const broker = await startWorld(SMALL);
     for (let n = 0; n < 3; n++) {
       const stream = await producer(broker, `p${n}`);
-      stream.send({ batches: [{ producer: 1, block: Buffer.alloc(700, 0xff) }] });
+      stream.send({ batches: [{ producer: 1, block: Buffer.alloc(50_000, 0xff) }] });
       expect((await stream.untilEnded())?.code).toBe('PROTOCOL_VIOLATION');
     }
-    expect((await publish(await producer(broker), 0, ['x'.repeat(700)])).error).toBeUndefined();
+    expect((await publish(await producer(broker), 0, lines(50))).error).toBeUndefined();
   });
 
   test('sending without credit', async () => {
-    const broker = await startWorld({ publishWindowItems: 2, publishWindowBytes: 10_000, ackWindowItems: 2 });
+    const broker = await startWorld({ ...SMALL, publishWindowItems: 2, ackWindowItems: 2 });
     const items = await producer(broker, 'a');
     items.send({ batches: [0, 1, 2].map((n) => batch(1, 'a', n, ['x'])) });
     expect((await items.untilEnded())?.code).toBe('CREDIT_EXCEEDED');
     const bytes = await producer(broker, 'b');
-    bytes.send({ batches: [batch(1, 'b', 0, ['x'.repeat(11_000)])] });
+    bytes.send({ batches: [batch(1, 'b', 0, lines(70))] });
     expect((await bytes.untilEnded())?.code).toBe('CREDIT_EXCEEDED');
     const { stream } = await consumer(broker);
     stream.send({ acks: [1, 2, 3].map((ackId) => ({ consumer: 1, ackId, below: index(0), ranges: [] })) });

@@ -1,14 +1,15 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { MagnetarError } from '../lib/errors.ts';
-import type { EntryId, MessageIndex, SequenceId } from '../lib/ids.ts';
+import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
 import type { Ledgers } from '../ledger/ledgers.ts';
+import { Gate } from '../ledger/testing/gate.ts';
 import { THREE } from '../ledger/testing/memory-cluster.ts';
 import { keys } from '../metadata/keys.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Receipt } from '../wire/frames.ts';
 import { topicRecord } from '../wire/records.ts';
-import { batch, BrokerWorld, HELLO, type RunningTestBroker } from './testing/broker-world.ts';
-import { consumer, opened, producer, publish, received, receipts } from './testing/steps.ts';
+import { batch, BrokerWorld, HELLO, type RunningTestBroker, subscribe } from './testing/broker-world.ts';
+import { acked, consumer, opened, producer, publish, received, receipts, subscribed, TOPIC } from './testing/steps.ts';
 
 let world: BrokerWorld;
 
@@ -134,6 +135,62 @@ describe('restart', () => {
     while (!broker.broker.ready) await new Promise((resolve) => setTimeout(resolve, 5));
     expect(await owner()).toBeGreaterThan(before ?? 0);
     expect((await publish(await producer(broker), 1, ['b'])).index).toBe(1);
+  });
+
+  test('a seek whose consumer has been replaced by the time that its position is found moves nothing', async () => {
+    const broker = await startWorld({ cacheBytes: 0 });
+    const stream = await producer(broker);
+    for (let n = 0; n < 3; n++) await publish(stream, n, ['a']);
+    const instance = Buffer.from('i');
+    const { stream: first } = await consumer(broker, { instance });
+    await received(first, 3);
+    const [bookie] = world.cluster.bookies;
+    const [looking, goOn] = [new Gate(), new Gate()];
+    let held = false;
+    if (bookie !== undefined) {
+      bookie.before = async ({ type }) => {
+        if (type !== 'read' || held) return;
+        held = true;
+        looking.open();
+        await goOn.passed;
+      };
+    }
+    const id = { ledgerId: 0 as LedgerId, entryId: 0 as EntryId, batchIndex: 0 };
+    first.send({ seeks: [{ consumer: 1, seekId: 1, to: { at: 'messageId', id } }] });
+    await looking.passed;
+    const { stream: second } = await consumer(broker, { instance });
+    await received(second, 3);
+    second.send({ acks: [{ consumer: 1, ackId: 1, below: 3 as MessageIndex, ranges: [] }] });
+    await acked(second, 1);
+    goOn.open();
+    await publish(stream, 3, ['b']);
+    second.send({ acks: [{ consumer: 1, ackId: 2, below: 0 as MessageIndex, ranges: [3, 1] }] });
+    await acked(second, 2);
+    broker.kill();
+    expect((await consumer(await world.start())).subscribed.nextIndex).toBe(4);
+  });
+
+  test('a reader that looks for its start while the topic fails is told to come again, and never left behind', async () => {
+    const broker = await startWorld({ cacheBytes: 0 });
+    const stream = await producer(broker);
+    for (let n = 0; n < 3; n++) await publish(stream, n, ['a']);
+    const [bookie] = world.cluster.bookies;
+    const [looking, goOn] = [new Gate(), new Gate()];
+    if (bookie !== undefined) {
+      bookie.before = async (call) => {
+        if (call.type !== 'read' || call.request.fence !== undefined) return;
+        looking.open();
+        await goOn.passed;
+      };
+    }
+    const reader = broker.consume();
+    const at = { at: 'messageId', id: { ledgerId: 0 as LedgerId, entryId: 1 as EntryId, batchIndex: 0 } } as const;
+    reader.send({ hello: HELLO, subscribes: [subscribe(1, TOPIC, { subscription: '', start: at })] });
+    await looking.passed;
+    await world.cluster.client().ledgers.recover(0 as LedgerId);
+    expect((await publish(stream, 3, ['b'])).error?.code).toBe('NOT_OWNER');
+    goOn.open();
+    expect((await subscribed(reader, 1)).error).toMatchObject({ code: 'NOT_OWNER', retryable: true });
   });
 
   test('of three copies one may be lost at any time, and a restart finds everything', async () => {

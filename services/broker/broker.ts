@@ -11,7 +11,7 @@ import { ByteBudget } from '../runtime/byte-budget.ts';
 import { delay } from '../runtime/clock.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { backoff } from '../runtime/random.ts';
-import { type BrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
+import { type BrokerOptions, checkBrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
 import { acquireOwnership, type Ownership } from './ownership/ownership.ts';
 import { Sessions } from './server/sessions.ts';
 import { EntryCache } from './topic/entry-cache.ts';
@@ -155,7 +155,8 @@ class RunningBroker implements Broker {
 /**
  * Starts a broker: registers it, so that it owns the topics. Tenants and namespaces have to be there.
  *
- * @throws METADATA_CONFLICT, and whatever the metadata store throws.
+ * @throws INVALID_ARGUMENT for options that do not fit one another; METADATA_CONFLICT, and whatever the metadata store
+ * throws.
  */
 export async function startBroker(dependencies: BrokerDependencies): Promise<Broker> {
   const { environment, store } = dependencies;
@@ -165,6 +166,7 @@ export async function startBroker(dependencies: BrokerDependencies): Promise<Bro
     ...settings,
     ledger: { ...defaultBrokerOptions.ledger, ...settings.ledger },
   };
+  checkBrokerOptions(options);
   const ownership = await acquireOwnership({
     store,
     clock: environment.clock,

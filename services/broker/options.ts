@@ -1,3 +1,7 @@
+import { MagnetarError } from '../lib/errors.ts';
+import { MAX_FRAME_BYTES } from '../wire/server.ts';
+import type { AckLogLimits } from './topic/ack-log.ts';
+
 /** What can be set about a broker. Every bound is in items or bytes; times in milliseconds. */
 export interface BrokerOptions {
   /** Names the broker in the metadata (`brokers/<id>`) and in the producer names that it makes. */
@@ -30,6 +34,8 @@ export interface BrokerOptions {
   /** How long closing a topic, and draining at the end, may take. */
   readonly closeMs: number;
   readonly ledger: LedgerOptions;
+  /** What of the ack logs is not to be as usual. */
+  readonly ackLog: Partial<AckLogLimits>;
 }
 
 /** When a topic goes on in another ledger, and how long it tries. */
@@ -88,4 +94,34 @@ export const defaultBrokerOptions: BrokerOptions = {
   topicOpenMs: 30_000,
   closeMs: 10_000,
   ledger: defaultLedgerOptions,
+  ackLog: {},
 };
+
+/** What a block has besides the payload of its only message: names, a few properties. */
+const BLOCK_BYTES: number = 65_536;
+
+/**
+ * Checks that whatever a client may send can be taken in: a message of the largest size fits into the window of a stream,
+ * and what a stream may have under way fits into the budget of all.
+ *
+ * @throws INVALID_ARGUMENT
+ */
+export function checkBrokerOptions(options: BrokerOptions): void {
+  const { maxMessageBytes, publishWindowBytes, publishBudgetBytes } = options;
+  const block = maxMessageBytes + BLOCK_BYTES;
+  const found = [];
+  if (block > MAX_FRAME_BYTES) {
+    found.push(`maxMessageBytes is ${maxMessageBytes}; it must be at most ${MAX_FRAME_BYTES - BLOCK_BYTES}`);
+  }
+  if (publishWindowBytes < block) {
+    found.push(
+      `publishWindowBytes is ${publishWindowBytes}; it must be at least ${block}, for messages of ${maxMessageBytes}`,
+    );
+  }
+  if (publishBudgetBytes < publishWindowBytes) {
+    found.push(
+      `publishBudgetBytes is ${publishBudgetBytes}; it must be at least publishWindowBytes, ${publishWindowBytes}`,
+    );
+  }
+  if (found.length > 0) throw new MagnetarError('INVALID_ARGUMENT', found.join('; '));
+}

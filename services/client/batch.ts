@@ -58,7 +58,7 @@ export class Batch implements Sequenced {
   resolve(place: Place): void {
     const { settles } = this;
     if (place.count !== settles.length) {
-      settles.forEach((settle, i) => settle(new MessageId(-1, -1, i)));
+      for (const settle of settles) settle(MessageId.unknown);
       return;
     }
     const { ledgerId, entryId, index } = place;

@@ -24,6 +24,11 @@ export class Batcher {
     return this.#builder.bytes;
   }
 
+  /** No less than the bytes of the block that it would become. */
+  get blockBytes(): number {
+    return this.#builder.blockBytes;
+  }
+
   get firstSequenceId(): SequenceId {
     return this.#builder.firstSequenceId;
   }

@@ -1,6 +1,6 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { ClientHello, ServerHello } from '../wire/frames.ts';
-import { Outbox } from '../wire/outbox.ts';
+import { Outbox, OUTBOX_FRAME_BYTES } from '../wire/outbox.ts';
 import type { StreamMethod } from '../wire/services.ts';
 import type { ClientEnvironment } from './environment.ts';
 import type { Link, WireStream } from './link.ts';
@@ -153,7 +153,8 @@ export abstract class Channel<
   up(stream: WireStream<Request>, hello: ServerHello): void {
     this.#lastError = undefined;
     this.credits.grant(hello.credit?.items ?? 0, hello.credit?.bytes ?? 0);
-    this.#outbox = new Outbox({ clock: this.environment.clock, stream, frame: this.#frame });
+    const frameBytes = Math.min(OUTBOX_FRAME_BYTES, hello.maxFrameBytes / 2); // beside the items there is their packing
+    this.#outbox = new Outbox({ clock: this.environment.clock, stream, frame: this.#frame, frameBytes });
     this.greeted(hello);
     for (const member of this.#snapshot()) member.streamUp();
   }

@@ -4,9 +4,15 @@ import { MagnetarError } from '../lib/errors.ts';
 
 const SHOWN_CHARACTERS = 80;
 
+/** In quotes, on one line. */
+function quoted(value: string): string {
+  const text = JSON.stringify(value.slice(0, SHOWN_CHARACTERS + 1));
+  return text.replace(/[\u007f-\u009f\u2028\u2029]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}
+
 function shown(value: unknown): string {
   let text: string;
-  if (typeof value === 'string') text = JSON.stringify(value);
+  if (typeof value === 'string') text = quoted(value);
   else if (typeof value === 'bigint' || typeof value === 'number' || typeof value === 'boolean') text = String(value);
   else if (value === null || value === undefined) text = String(value);
   else if (types.isDate(value)) text = 'a Date that is no valid time';
@@ -52,13 +58,26 @@ export function checkBoolean(field: string, value: boolean | undefined, fallback
   throw invalid(field, value, 'true or false');
 }
 
-/** @throws MagnetarError INVALID_ARGUMENT */
+const LONGEST_TEXT = 4_096;
+const CONTROL = /[\p{Cc}\p{Zl}\p{Zp}]/u;
+
+/**
+ * A name of something. What characters it may have is the broker's to say; here it is seen to fit on a line and into a
+ * frame. @throws MagnetarError INVALID_ARGUMENT
+ */
 export function checkText(field: string, value: string | undefined): string {
-  if (typeof value === 'string' && value !== '') return value;
-  throw invalid(field, value, 'a string that is not empty');
+  if (typeof value === 'string' && value !== '' && value.length <= LONGEST_TEXT && !CONTROL.test(value)) return value;
+  throw invalid(field, value, `a string of 1 to ${LONGEST_TEXT} characters, none of them a control character`);
 }
 
 /** Text, or '' where it is absent. @throws MagnetarError INVALID_ARGUMENT */
 export function checkOptionalText(field: string, value: string | undefined): string {
   return value === undefined ? '' : checkText(field, value);
+}
+
+/** An object with these methods. @throws MagnetarError INVALID_ARGUMENT */
+export function checkMethods<T extends object>(field: string, value: T, methods: readonly (keyof T & string)[]): T {
+  const isObject = typeof value === 'object' && value !== null;
+  if (isObject && methods.every((name) => typeof value[name] === 'function')) return value;
+  throw invalid(field, value, `an object with the methods ${methods.join(', ')}`);
 }

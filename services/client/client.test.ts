@@ -4,21 +4,12 @@ import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { describe, expect, test } from 'vitest';
-import { MagnetarError } from '../lib/errors.ts';
 import type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './index.ts';
 import { Client } from './index.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
+import { rejection } from './testing/steps.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
-
-async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
-  const error: unknown = await work.then(
-    () => new Error('it did not reject'),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof MagnetarError) return error;
-  throw error;
-}
 
 /** A port at which nobody listens. */
 async function freePort(): Promise<number> {

@@ -1,6 +1,6 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { WaitOptions } from './abort.ts';
-import { unlessAborted, withDeadline } from './abort.ts';
+import { abortReason, unlessAborted, withDeadline } from './abort.ts';
 import { ConsumeChannel } from './consume-channel.ts';
 import { Consumer } from './consumer.ts';
 import type { ClientEnvironment } from './environment.ts';
@@ -115,7 +115,7 @@ export class Client implements AsyncDisposable {
   }
 
   #checkOpen(wait: WaitOptions | undefined): void {
-    wait?.signal?.throwIfAborted();
+    if (wait?.signal?.aborted === true) throw abortReason(wait.signal);
     if (this.#closed !== undefined) throw this.#closed;
   }
 

@@ -1,5 +1,6 @@
 import type { MagnetarError } from '../lib/errors.ts';
 import type { MessageIndex } from '../lib/ids.ts';
+import { unpinned } from '../lib/views.ts';
 import { consumeResponse } from '../wire/consume-codec.ts';
 import type {
   Ack,
@@ -132,7 +133,7 @@ export class ConsumeChannel extends Channel<ConsumeMember, Item, ConsumeRequest,
 
   override received(response: ConsumeResponse): void {
     for (const answer of response.subscribed ?? []) this.member(answer.consumer)?.subscribed(answer);
-    for (const delivery of response.deliveries ?? []) this.member(delivery.consumer)?.delivery(delivery);
+    this.#deliver(response.deliveries ?? []);
     for (const caughtUp of response.caughtUp ?? []) this.member(caughtUp.consumer)?.caughtUp(caughtUp);
     for (const receipt of response.ackReceipts ?? []) this.member(receipt.consumer)?.ackReceipt(receipt);
     for (const answer of response.seeksDone ?? []) this.member(answer.consumer)?.seekDone(answer);
@@ -144,6 +145,16 @@ export class ConsumeChannel extends Channel<ConsumeMember, Item, ConsumeRequest,
     if (response.credit === undefined) return;
     this.credits.grant(response.credit.items, response.credit.bytes);
     this.#pump();
+  }
+
+  /** Entries of several consumers in one frame: one that is slow must not keep the frames of the others in memory. */
+  #deliver(deliveries: readonly Delivery[]): void {
+    const isShared = deliveries.some(({ consumer }) => consumer !== deliveries[0]?.consumer);
+    for (const delivery of deliveries) {
+      const member = this.member(delivery.consumer);
+      if (isShared) member?.delivery({ ...delivery, block: unpinned(delivery.block), skip: unpinned(delivery.skip) });
+      else member?.delivery(delivery);
+    }
   }
 
   override down(error: MagnetarError): void {

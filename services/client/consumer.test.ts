@@ -1,5 +1,4 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { MagnetarError } from '../lib/errors.ts';
 import type { MessageIndex } from '../lib/ids.ts';
 import { Client } from './client.ts';
 import type { Consumer } from './consumer.ts';
@@ -8,6 +7,7 @@ import { MessageId } from './message-id.ts';
 import type { ConsumerOptions, ReaderOptions } from './options.ts';
 import type { Reader } from './reader.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
+import { numbered, rejection } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -32,10 +32,6 @@ function read(options: Partial<ReaderOptions> = {}): Promise<Reader> {
   return client.createReader({ topic: 't', startPosition: 'earliest', ...options });
 }
 
-function numbered(count: number, from = 0): string[] {
-  return Array.from({ length: count }, (_, i) => `m${from + i}`);
-}
-
 /** Publishes texts, `perBatch` to an entry. */
 async function publish(texts: readonly string[], perBatch: number): Promise<void> {
   await using producer = await client.createProducer({ topic: 't', batchingMaxMessages: perBatch });
@@ -56,15 +52,6 @@ async function drain(from: AsyncIterable<Message>): Promise<string[]> {
   const texts: string[] = [];
   for await (const message of from) texts.push(text(message));
   return texts;
-}
-
-async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
-  const error: unknown = await work.then(
-    () => new Error('it did not reject'),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof MagnetarError) return error;
-  throw error;
 }
 
 describe('receiving', () => {

@@ -12,10 +12,14 @@ const UINT32_MAX = 4_294_967_295;
 /**
  * The place of a message. Ids of one topic (or partition) are ordered; `index`, where both have one, decides alone.
  *
- * What `send()` resolves with for a message that had been stored long before (a duplicate, of which the broker no
- * longer knows the place) has ledger and entry -1 and no index.
+ * What `send()` resolves with for a message that was stored before in a batch of which the broker no longer knows the
+ * place is `MessageId.unknown`: stored, nobody can say where. A producer that only sends again what its own lost
+ * connection left unconfirmed gets the original places.
  */
 export class MessageId {
+  /** The message is stored, but its place is not known: `known` is false, and the text is "unknown". */
+  static readonly unknown: MessageId = new MessageId(-1, -1, -1);
+
   /** The ledger that holds the entry. */
   readonly ledgerId: number;
   /** The entry within the ledger, from 0. */
@@ -35,8 +39,14 @@ export class MessageId {
     this.partition = partition;
   }
 
-  /** `ledger:entry:batch`, with `:partition` where there is one. */
+  /** False: the message is stored, but its place is not known. */
+  get known(): boolean {
+    return this.ledgerId >= 0;
+  }
+
+  /** `ledger:entry:batch`, with `:partition` where there is one; "unknown" where the place is not known. */
   toString(): string {
+    if (!this.known) return 'unknown';
     const place = `${this.ledgerId}:${this.entryId}:${this.batchIndex}`;
     return this.partition === undefined ? place : `${place}:${this.partition}`;
   }
@@ -77,25 +87,32 @@ export class MessageId {
     }
   }
 
-  /** Below 0 when `this` comes first, 0 when both are the same place, above 0 when `other` comes first. */
+  /**
+   * Below 0 when `this` comes first, 0 when both are the same place, above 0 when `other` comes first. @throws
+   * MagnetarError INVALID_ARGUMENT when a place is not known
+   */
   compare(other: MessageId): number {
+    if (!this.known || !other.known) throw noPlace();
     if (this.index !== undefined && other.index !== undefined) return this.index - other.index;
     if (this.ledgerId !== other.ledgerId) return this.ledgerId - other.ledgerId;
     if (this.entryId !== other.entryId) return this.entryId - other.entryId;
     return this.batchIndex - other.batchIndex;
   }
 
+  /** True when both are the same place; a place that is not known is like no other. */
   equals(other: MessageId): boolean {
-    return this.compare(other) === 0 && this.partition === other.partition;
+    return this.known && other.known && this.compare(other) === 0 && this.partition === other.partition;
   }
+}
+
+function noPlace(): MagnetarError {
+  const text = 'message id "unknown" names no place; the message was stored long before it was sent this time';
+  return new MagnetarError('INVALID_ARGUMENT', text);
 }
 
 /** The id as it travels. @throws MagnetarError INVALID_ARGUMENT when the place is not known */
 export function toWire(id: MessageId): WireMessageId {
-  if (id.ledgerId < 0 || id.entryId < 0) {
-    const text = `message id ${id.toString()} names no place: the message was a duplicate of one stored long before`;
-    throw new MagnetarError('INVALID_ARGUMENT', text);
-  }
+  if (!id.known) throw noPlace();
   return {
     ledgerId: toLedgerId(id.ledgerId),
     entryId: toEntryId(id.entryId),

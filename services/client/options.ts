@@ -2,7 +2,15 @@
 import type { Logger } from '../runtime/logger.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import type { Position } from '../wire/frames.ts';
-import { checkBoolean, checkFields, checkInteger, checkOptionalText, checkText, invalid } from './check.ts';
+import {
+  checkBoolean,
+  checkFields,
+  checkInteger,
+  checkMethods,
+  checkOptionalText,
+  checkText,
+  invalid,
+} from './check.ts';
 import type { StartPosition } from './position.ts';
 import { toPosition } from './position.ts';
 import type { ServiceUrl } from './service-url.ts';
@@ -13,7 +21,8 @@ const HIGHEST_MS = 86_400_000;
 const HIGHEST_COUNT = 16_777_216;
 const HIGHEST_BYTES = 1_073_741_824;
 const BATCH_BYTES = 131_072;
-const SEQUENCE_ID_MAX = (1n << 64n) - 1n;
+/** The last sequence id that there is. */
+export const SEQUENCE_ID_MAX: bigint = (1n << 64n) - 1n;
 
 export interface ClientOptions {
   /** The broker: `grpc://host:port`; the port is 7650 where none is given. */
@@ -37,7 +46,10 @@ export interface ProducerOptions {
   readonly maxPendingMessages?: number | undefined;
   /** How many bytes of them. 16 MiB by default. A single larger message is sent when nothing else waits. */
   readonly maxPendingBytes?: number | undefined;
-  /** At either limit `send()` waits (true, the default), or rejects with QUEUE_FULL (false). */
+  /**
+   * At either limit `send()` waits (true, the default), or rejects with QUEUE_FULL (false). As many messages and bytes may
+   * wait as may be pending; beyond that `send()` rejects with QUEUE_FULL in any case.
+   */
   readonly blockIfQueueFull?: boolean | undefined;
   /** False: every message is an entry of its own. True by default. */
   readonly batchingEnabled?: boolean | undefined;
@@ -120,7 +132,7 @@ export function checkClientOptions(options: ClientOptions): ClientConfig {
   return {
     serviceUrl: parseServiceUrl(options.serviceUrl),
     operationTimeoutMs: milliseconds('operationTimeoutMs', options.operationTimeoutMs, 30_000, 1),
-    logger: options.logger ?? silentLogger,
+    logger: checkMethods('logger', options.logger ?? silentLogger, ['debug', 'info', 'warn', 'error']),
   };
 }
 

@@ -73,9 +73,23 @@ function isPairs(value: NonNullable<ProducerMessage['properties']>): value is re
   return Array.isArray(value);
 }
 
-/** No less than the bytes that the message takes, encoded, without its payload. */
-export function overheadBytes(message: OutgoingMessage): number {
-  let characters = message.key?.length ?? 0;
-  for (const [name, value] of message.properties ?? []) characters += name.length + value.length + 8;
-  return characters * 3 + (message.orderingKey?.length ?? 0) + 64;
+/** What a message takes in a block besides its contents, at most, with its row in the clear table. */
+export const MESSAGE_BYTES = 64;
+/** What a property takes besides name and value. */
+const PROPERTY_BYTES = 16;
+const LONG_TEXT = 1_000;
+
+/** No less than the bytes of the text in UTF-8. */
+function mostUtf8(text: string): number {
+  return text.length > LONG_TEXT ? Buffer.byteLength(text) : 3 * text.length;
+}
+
+/** No less than the bytes of payload, keys and properties in a block. */
+export function contentBytes({ payload, key, orderingKey, properties }: OutgoingMessage): number {
+  let bytes = payload.length;
+  if (key !== undefined) bytes += 2 * mostUtf8(key); // here, and in the clear table
+  if (orderingKey !== undefined) bytes += 2 * orderingKey.length;
+  if (properties === undefined) return bytes;
+  for (const [name, value] of properties) bytes += mostUtf8(name) + mostUtf8(value) + PROPERTY_BYTES;
+  return bytes;
 }

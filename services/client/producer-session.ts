@@ -84,8 +84,16 @@ export class ProducerSession implements PublishMember {
     return this.#number;
   }
 
+  /**
+   * No more than a window of the stream waits for receipts: of that many batches the broker remembers where they are
+   * stored, so whatever is sent again after a lost stream is answered with its place.
+   */
   get nextBatch(): Batch | undefined {
-    return this.#state === 'open' ? this.window.next : undefined;
+    return this.#state === 'open' && !this.#windowFull ? this.window.next : undefined;
+  }
+
+  get #windowFull(): boolean {
+    return this.window.underWay >= (this.#channel.limits?.windowItems ?? 0);
   }
 
   start(): void {
@@ -108,6 +116,12 @@ export class ProducerSession implements PublishMember {
     const batch = this.window.next;
     if (batch !== undefined) batch.attempted = true;
     this.window.sent();
+  }
+
+  batchTooLarge(error: MagnetarError): void {
+    const batch = this.window.next;
+    this.window.dropNext();
+    if (batch !== undefined) this.#events?.refused(batch, error);
   }
 
   turn(): void {
@@ -182,13 +196,13 @@ export class ProducerSession implements PublishMember {
 
   receipt(receipt: Receipt): void {
     const batch = this.window.due(receipt.lastSequenceId);
-    if (receipt.error !== undefined) {
-      this.#refused(batch, receipt.error);
-      return;
-    }
-    this.#attempt = 0;
-    this.window.settle();
-    if (batch !== undefined) this.#events?.stored(batch, receipt);
+    const full = this.#windowFull;
+    if (receipt.error === undefined) {
+      this.#attempt = 0;
+      this.window.settle();
+      if (batch !== undefined) this.#events?.stored(batch, receipt);
+    } else this.#refused(batch, receipt.error);
+    if (full && this.nextBatch !== undefined) this.#channel.offer(this);
   }
 
   /** A batch was not stored; unless it is the only one, those behind it are refused, too. */

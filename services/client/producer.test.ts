@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { hasCode, MagnetarError } from '../lib/errors.ts';
+import { hasCode } from '../lib/errors.ts';
 import { decodeBlock } from '../wire/block.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import { deferred } from './abort.ts';
@@ -7,18 +7,17 @@ import { Client } from './client.ts';
 import type { MessageId } from './message-id.ts';
 import type { ProducerOptions } from './options.ts';
 import type { Producer } from './producer.ts';
-import type { BatchFate, FakeLimits } from './testing/fake-broker.ts';
+import type { BatchFate } from './testing/fake-broker.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
+import { numbered, rejection } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
 
-async function start(limits: Partial<FakeLimits> = {}): Promise<void> {
-  broker = await new FakeBroker(limits).listen();
+beforeEach(async () => {
+  broker = await new FakeBroker().listen();
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
-}
-
-beforeEach(() => start());
+});
 
 afterEach(async () => {
   const closing = client.close();
@@ -41,10 +40,6 @@ async function sendAll(to: Producer, texts: readonly string[], perBatch: number)
   return sends;
 }
 
-function numbered(count: number): string[] {
-  return Array.from({ length: count }, (_, i) => `m${i}`);
-}
-
 /** Gives the batch with this number (from 0, over all streams) a fate, and then goes on with `then`. */
 function atBatch(number: number, fate: BatchFate, then: () => void): void {
   let seen = 0;
@@ -53,15 +48,6 @@ function atBatch(number: number, fate: BatchFate, then: () => void): void {
     setImmediate(then);
     return fate;
   };
-}
-
-async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
-  const error: unknown = await work.then(
-    () => new Error('it did not reject'),
-    (reason: unknown) => reason,
-  );
-  if (error instanceof MagnetarError) return error;
-  throw error;
 }
 
 describe('sending', () => {
@@ -112,7 +98,8 @@ describe('sending', () => {
     const again = await producer({ producerName: 'name' });
     const ids = await Promise.all([6, 7, 8, 9].map((id) => again.send({ data: `m${id}`, sequenceId: BigInt(id) })));
     expect(broker.topic('t').texts).toEqual(['m5', 'm6', 'm7', 'm8', 'm9']);
-    expect(ids.map(String)).toEqual(['-1:-1:0', '-1:-1:1', '7:1:0', '7:1:1']);
+    expect(ids.map(String)).toEqual(['unknown', 'unknown', '7:1:0', '7:1:1']);
+    expect(ids.map((id) => id.known)).toEqual([false, false, true, true]);
     await expect(rejection(Promise.resolve().then(() => ids[0]?.serialize()))).resolves.toMatchObject({
       code: 'INVALID_ARGUMENT',
     });
@@ -276,55 +263,6 @@ describe('refusals', () => {
   });
 });
 
-describe('limits', () => {
-  test('credits are never overdrawn, and everything arrives', async () => {
-    await client.close();
-    broker.crash();
-    await start({ publishItems: 2, publishBytes: 4_000 });
-    const p = await producer({ batchingMaxMessages: 3 });
-    const q = await producer({ topic: 'u', batchingMaxMessages: 3 });
-    const texts = numbered(300);
-    await Promise.all(texts.flatMap((data) => [p.send({ data }), q.send({ data })]));
-    expect(broker.topic('t').texts).toEqual(texts);
-    expect(broker.topic('u').texts).toEqual(texts);
-  });
-
-  test('at the limit send() waits, in order', async () => {
-    const p = await producer({ maxPendingMessages: 10, maxPendingBytes: 1_000 });
-    const texts = numbered(500);
-    await Promise.all(texts.map((data) => p.send({ data })));
-    expect(broker.topic('t').texts).toEqual(texts);
-  });
-
-  test('at the limit send() rejects when told so', async () => {
-    broker.hooks.batch = () => 'ignore';
-    const p = await producer({ maxPendingMessages: 2, blockIfQueueFull: false });
-    const first = [p.send({ data: 'a' }), p.send({ data: 'b' })];
-    expect((await rejection(p.send({ data: 'c' }))).code).toBe('QUEUE_FULL');
-    broker.hooks.batch = () => 'store';
-    await broker.restart();
-    await Promise.all(first);
-    await p.send({ data: 'd' });
-    expect(broker.topic('t').texts).toEqual(['a', 'b', 'd']);
-  });
-
-  test('a message that waits for room can be aborted, and is not sent then', async () => {
-    broker.hooks.batch = () => 'ignore';
-    const p = await producer({ maxPendingMessages: 1 });
-    const abort = new AbortController();
-    const first = p.send({ data: 'a' });
-    const second = p.send({ data: 'b' }, { signal: abort.signal });
-    const third = p.send({ data: 'c' });
-    abort.abort(new Error('enough'));
-    await expect(second).rejects.toThrow('enough');
-    broker.hooks.batch = () => 'store';
-    await broker.restart();
-    await Promise.all([first, third]);
-    expect(broker.topic('t').texts).toEqual(['a', 'c']);
-    await expect(p.send({ data: 'd' }, { signal: abort.signal })).rejects.toThrow('enough');
-  });
-});
-
 describe('time-outs', () => {
   test('a message that is not stored in time rejects, with those behind it, and is not stored later', async () => {
     broker.hooks.batch = () => 'ignore';
@@ -380,7 +318,7 @@ describe('time-outs', () => {
 
 describe('flush and close', () => {
   test('flush waits for what was sent before, also for what waits for room', async () => {
-    const p = await producer({ maxPendingMessages: 5 });
+    const p = await producer({ maxPendingMessages: 10 });
     const settled: string[] = [];
     for (const data of numbered(20)) void p.send({ data }).then(() => settled.push(data));
     await p.flush();

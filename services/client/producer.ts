@@ -3,40 +3,38 @@ import type { SequenceId } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { OutgoingMessage } from '../wire/block.ts';
 import type { Receipt } from '../wire/frames.ts';
-import type { Deferred, WaitOptions } from './abort.ts';
+import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
-import type { Batch, Settle } from './batch.ts';
+import type { Batch } from './batch.ts';
 import { rejectAll } from './batch.ts';
 import { Batcher } from './batcher.ts';
 import type { ProducerMessage } from './message.ts';
 import type { MessageId } from './message-id.ts';
 import type { ProducerConfig } from './options.ts';
-import { checkSequenceId } from './options.ts';
-import { overheadBytes, toOutgoing } from './outgoing.ts';
+import { checkSequenceId, SEQUENCE_ID_MAX } from './options.ts';
+import { contentBytes, MESSAGE_BYTES, toOutgoing } from './outgoing.ts';
 import type { Granted, ProducerSession } from './producer-session.ts';
 import type { PublishChannel, PublishLimits } from './publish-channel.ts';
+import { tooLarge } from './publish-channel.ts';
+import type { Flush, WaitingMessage } from './waiting-line.ts';
+import { WaitingLine } from './waiting-line.ts';
 
-/** Room in a frame beside the blocks. */
-const FRAME_MARGIN_BYTES = 65_536;
+/** What a block has besides its messages, at most, without the producer's name. */
+const HEADER_BYTES = 128;
+/** No batch has as many messages. */
+const HIGHEST_COUNT = 1n << 32n;
 
-/** A message for which there is no room yet. */
-interface WaitingMessage {
-  readonly kind: 'message';
-  readonly message: OutgoingMessage;
-  readonly sequenceId: bigint | undefined;
-  readonly deadline: number;
-  readonly settle: Settle;
-  /** Ends the watch on its signal. */
-  readonly stop: () => void;
-}
-
-/** Somebody who waits for everything that was sent before. */
-interface Flush {
-  readonly kind: 'flush';
-  /** How many messages have to be settled; Infinity while some of them wait for room. */
-  target: number;
-  readonly done: Deferred<void>;
-  error: MagnetarError | undefined;
+/** What options and broker together allow. */
+interface BatchLimits {
+  /** What the broker said. */
+  readonly of: PublishLimits | undefined;
+  readonly maxMessageBytes: number;
+  /** Contents of a message. */
+  readonly singleBytes: number;
+  /** Of messages in a batch. */
+  readonly batchBytes: number;
+  /** Of the block of a batch of more than one. */
+  readonly blockBytes: number;
 }
 
 /** What a producer is made of. */
@@ -60,8 +58,9 @@ export class Producer implements AsyncDisposable {
   readonly #config: ProducerConfig;
   readonly #onClosed: () => void;
   readonly #batcher: Batcher;
-  /** In the order in which they came. */
-  readonly #waiting = new Set<WaitingMessage | Flush>();
+  readonly #waiting: WaitingLine;
+  readonly #nameBytes: number;
+  #limits: BatchLimits = { of: undefined, maxMessageBytes: 0, singleBytes: 0, batchBytes: 0, blockBytes: 0 };
   #flushes: Flush[] = [];
   #nextSequenceId: bigint;
   #lastSequenceId: bigint;
@@ -92,7 +91,9 @@ export class Producer implements AsyncDisposable {
     this.#session = session;
     this.#config = config;
     this.#onClosed = parts.onClosed;
+    this.#waiting = new WaitingLine({ maxMessages: config.maxPendingMessages, maxBytes: config.maxPendingBytes });
     const { name, epoch, lastSequenceId } = granted;
+    this.#nameBytes = Buffer.byteLength(name);
     this.#batcher = new Batcher({ producerName: name, epoch, capacityBytes: config.batchBytes });
     this.#lastSequenceId = lastSequenceId ?? -1n;
     this.#highest = this.#lastSequenceId;
@@ -113,14 +114,17 @@ export class Producer implements AsyncDisposable {
   /**
    * Sends a message; resolves when it is stored.
    *
-   * `data` is copied before `send` returns, unless the queue of pending messages is full: then it is borrowed until
-   * there is room. After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED), so
-   * that none of them is stored out of order; what had been sent may have been stored. Aborting ends the wait; a
-   * message that already had room is stored nevertheless.
+   * When the queue of pending messages is full, the message waits for room, unless `blockIfQueueFull` is false. As many
+   * messages and bytes may wait as may be pending; beyond that `send` rejects with QUEUE_FULL. An app that awaits what
+   * it sends, or bounds what it has not awaited, never sees that.
+   *
+   * `data` is copied before `send` returns, unless the message waits for room: then it is borrowed until there is some.
+   * After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED), so that none of them
+   * is stored out of order; what had been sent may have been stored. Aborting ends the wait; a message that already had
+   * room is stored nevertheless.
    *
    * @throws MagnetarError INVALID_ARGUMENT, MESSAGE_TOO_LARGE, QUEUE_FULL, DEADLINE_EXCEEDED, ALREADY_CLOSED, or why
-   *   the
-   *   broker refuses
+   *   the broker refuses
    */
   send(message: ProducerMessage, options?: WaitOptions): Promise<MessageId> {
     if (this.#refusal !== undefined) return Promise.reject(this.#refusal);
@@ -128,11 +132,12 @@ export class Producer implements AsyncDisposable {
     if (signal?.aborted === true) return Promise.reject(abortReason(signal));
     try {
       const outgoing = toOutgoing(message);
-      this.#checkSize(outgoing);
+      const bytes = contentBytes(outgoing);
+      this.#checkSize(outgoing, bytes);
       const { sequenceId } = message;
       const own = sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
-      if (this.#waiting.size > 0 || !this.#hasRoom(outgoing)) return this.#wait(outgoing, own, signal);
-      const sequence = this.#makeReady(outgoing, own);
+      if (!this.#waiting.empty || !this.#hasRoom(outgoing)) return this.#wait(outgoing, bytes, own, signal);
+      const sequence = this.#makeReady(outgoing, bytes, own);
       const before = this.#batcher.bytes;
       const deadline = this.#batcher.count === 0 ? this.#deadline() : 0;
       const stored = this.#batcher.append(outgoing, sequence, deadline);
@@ -143,18 +148,24 @@ export class Producer implements AsyncDisposable {
     }
   }
 
-  #limits(): PublishLimits {
-    return this.#channel.limits ?? { maxMessageBytes: 0, maxFrameBytes: 0, windowBytes: 0 };
+  /** Looks whether the broker has said something new. */
+  #updateLimits(): BatchLimits {
+    const of = this.#channel.limits;
+    if (of !== this.#limits.of && of !== undefined) {
+      const { maxMessageBytes, maxFrameBytes, maxBlockBytes } = of;
+      const singleBytes = maxBlockBytes - HEADER_BYTES - this.#nameBytes - MESSAGE_BYTES;
+      const batchBytes = Math.min(this.#config.batchBytes, Math.floor(maxFrameBytes / 2));
+      const blockBytes = Math.min(maxBlockBytes, Math.floor(maxFrameBytes / 2));
+      this.#limits = { of, maxMessageBytes, singleBytes, batchBytes, blockBytes };
+    }
+    return this.#limits;
   }
 
-  #checkSize(message: OutgoingMessage): void {
-    const bytes = message.payload.length;
-    const { maxMessageBytes, maxFrameBytes } = this.#limits();
-    if (bytes > maxMessageBytes) throw tooLarge('message', bytes, maxMessageBytes);
-    if (message.key === undefined && message.properties === undefined && message.orderingKey === undefined) return;
-    const whole = bytes + overheadBytes(message);
-    const limit = maxFrameBytes - FRAME_MARGIN_BYTES;
-    if (whole > limit) throw tooLarge('message with its keys and properties', whole, limit);
+  #checkSize(message: OutgoingMessage, bytes: number): void {
+    const { maxMessageBytes, singleBytes } = this.#updateLimits();
+    const { length } = message.payload;
+    if (length > maxMessageBytes) throw tooLarge('message', length, maxMessageBytes);
+    if (bytes > singleBytes) throw tooLarge('message with its keys and properties', bytes, singleBytes);
   }
 
   #hasRoom(message: OutgoingMessage): boolean {
@@ -169,49 +180,67 @@ export class Producer implements AsyncDisposable {
     return this.#channel.environment.clock.monotonic() + sendTimeoutMs;
   }
 
-  #wait(message: OutgoingMessage, sequenceId: bigint | undefined, signal: AbortSignal | undefined): Promise<MessageId> {
-    if (!this.#config.blockIfQueueFull) {
-      const { maxPendingMessages, maxPendingBytes } = this.#config;
-      const text = `the queue of ${this.topic} is full: ${this.#pendingMessages} messages of ${this.#pendingBytes} bytes are pending, at most ${maxPendingMessages} of ${maxPendingBytes} bytes may be`;
-      throw new MagnetarError('QUEUE_FULL', text);
-    }
-    return new Promise((resolve, reject) => {
+  #wait(
+    message: OutgoingMessage,
+    bytes: number,
+    sequenceId: bigint | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<MessageId> {
+    if (!this.#config.blockIfQueueFull || !this.#waiting.takes(bytes)) throw this.#queueFull();
+    return new Promise((settle, reject) => {
       const stop = onAbort(signal, (reason) => {
-        this.#waiting.delete(waiting);
+        this.#waiting.remove(waiting);
         reject(reason);
       });
       const deadline = this.#deadline();
-      const waiting: WaitingMessage = { kind: 'message', message, sequenceId, deadline, settle: resolve, stop };
-      this.#waiting.add(waiting);
+      const waiting: WaitingMessage = { kind: 'message', message, bytes, sequenceId, deadline, settle, stop };
+      this.#waiting.push(waiting);
     });
+  }
+
+  #queueFull(): MagnetarError {
+    const { maxPendingMessages, maxPendingBytes, blockIfQueueFull } = this.#config;
+    const allowed = `at most ${maxPendingMessages} of ${maxPendingBytes} bytes may be`;
+    let text = `the queue of ${this.topic} is full: ${this.#pendingMessages} messages of ${this.#pendingBytes} bytes are pending, ${allowed}`;
+    if (blockIfQueueFull) {
+      const { messages, bytes } = this.#waiting;
+      text += `, and ${messages} messages of ${bytes} bytes wait for room, where as many may; await send() before sending more`;
+    }
+    return new MagnetarError('QUEUE_FULL', text);
   }
 
   /** Gives room to those that wait, in order. */
   #admit(): void {
-    for (const waiting of this.#waiting) {
-      if (waiting.kind === 'message' && !this.#hasRoom(waiting.message)) return;
-      this.#waiting.delete(waiting);
-      if (waiting.kind === 'flush') waiting.target = this.#taken;
-      else this.#admitOne(waiting);
+    for (let first = this.#waiting.first(); first !== undefined; first = this.#waiting.first()) {
+      if (first.kind === 'message' && !this.#hasRoom(first.message)) return;
+      this.#waiting.remove(first);
+      if (first.kind === 'flush') first.target = this.#taken;
+      else this.#admitOne(first);
     }
   }
 
-  #admitOne({ message, sequenceId, deadline, settle, stop }: WaitingMessage): void {
+  #admitOne({ message, bytes, sequenceId, deadline, settle, stop }: WaitingMessage): void {
     stop();
-    const sequence = this.#makeReady(message, sequenceId);
-    const before = this.#batcher.bytes;
-    this.#batcher.appendFor(settle, message, sequence, deadline);
-    this.#appended(before);
+    try {
+      const sequence = this.#makeReady(message, bytes, sequenceId);
+      const before = this.#batcher.bytes;
+      this.#batcher.appendFor(settle, message, sequence, deadline);
+      this.#appended(before);
+    } catch (error) {
+      rejectAll([settle], toMagnetarError(error));
+    }
   }
 
   /**
    * Finishes the batch in hand if it cannot take the message; tells the message's sequence id, undefined when it is
-   * simply the one after the last message's.
+   * simply the one after the last message's. `bytes`: of its contents.
    */
-  #makeReady(message: OutgoingMessage, own: bigint | undefined): SequenceId | undefined {
+  #makeReady(message: OutgoingMessage, bytes: number, own: bigint | undefined): SequenceId | undefined {
     const batcher = this.#batcher;
     if (batcher.count > 0) {
-      if (batcher.bytes + message.payload.length > this.#batchBytes()) this.#cut();
+      const { batchBytes, blockBytes } = this.#limits;
+      const isFull = batcher.bytes + message.payload.length > batchBytes;
+      if (isFull || batcher.blockBytes + bytes + MESSAGE_BYTES > blockBytes) this.#cut();
       else if (own === undefined && this.#plain) return undefined;
     }
     return this.#sequenceId(own as SequenceId | undefined);
@@ -225,13 +254,17 @@ export class Producer implements AsyncDisposable {
     const batcher = this.#batcher;
     this.#countPlain();
     const sequence = own ?? (this.#nextSequenceId as SequenceId);
+    if (sequence > SEQUENCE_ID_MAX) {
+      const text = `the sequence ids of producer ${this.producerName} on ${this.topic} are used up: ${SEQUENCE_ID_MAX} was the last`;
+      throw new MagnetarError('INVALID_ARGUMENT', text);
+    }
     if (batcher.count > 0) {
       const falls = sequence <= batcher.lastSequenceId;
       if (falls || (this.#replays && sequence > this.#highest)) this.#cut();
     }
     if (batcher.count === 0) {
       this.#replays = sequence <= this.#highest;
-      this.#plain = own === undefined && !this.#replays;
+      this.#plain = own === undefined && !this.#replays && sequence < SEQUENCE_ID_MAX - HIGHEST_COUNT;
     }
     if (sequence >= this.#nextSequenceId) this.#nextSequenceId = sequence + 1n;
     return sequence;
@@ -243,19 +276,13 @@ export class Producer implements AsyncDisposable {
     this.#plain = false;
   }
 
-  #batchBytes(): number {
-    const { maxFrameBytes, windowBytes } = this.#limits();
-    // A clear table may double a batch.
-    return Math.min(this.#config.batchBytes, Math.floor(maxFrameBytes / 2) - FRAME_MARGIN_BYTES, windowBytes);
-  }
-
   #appended(bytesBefore: number): void {
     const batcher = this.#batcher;
     this.#taken++;
     this.#pendingMessages++;
     this.#pendingBytes += batcher.bytes - bytesBefore;
     if (batcher.count === 1) this.#begun();
-    if (batcher.count >= this.#config.batchMessages || batcher.bytes >= this.#batchBytes()) this.#cut();
+    if (batcher.count >= this.#config.batchMessages || batcher.bytes >= this.#limits.batchBytes) this.#cut();
   }
 
   /** A batch was begun: it leaves at the end of this turn, or, while others are under way, a little later. */
@@ -309,7 +336,7 @@ export class Producer implements AsyncDisposable {
     this.#settled += batch.count;
     this.#pendingMessages -= batch.count;
     this.#pendingBytes -= batch.bytes;
-    if (this.#waiting.size > 0) this.#admit();
+    if (!this.#waiting.empty) this.#admit();
     if (this.#flushes.length > 0) this.#endFlushes();
     if (this.#batcher.count > 0 && !this.#session.window.awaitsReceipts) this.#askTurn();
   }
@@ -350,14 +377,12 @@ export class Producer implements AsyncDisposable {
     for (const batch of this.#session.window.abandon()) batch.reject(error(batch.attempted));
     const unsent = error(false);
     this.#batcher.reject(this.#channel.environment.clock.now(), unsent);
-    const settles: Settle[] = [];
-    for (const waiting of this.#waiting) {
-      if (waiting.kind === 'flush') continue;
-      waiting.stop();
-      settles.push(waiting.settle);
-    }
-    this.#waiting.clear();
-    rejectAll(settles, unsent);
+    const waiting = this.#waiting.clear();
+    for (const { stop } of waiting) stop();
+    rejectAll(
+      waiting.map(({ settle }) => settle),
+      unsent,
+    );
     this.#delay?.cancel();
     this.#delay = undefined;
     this.#pendingMessages = 0;
@@ -383,12 +408,12 @@ export class Producer implements AsyncDisposable {
 
   #flush(): Promise<void> {
     this.#cut();
-    if (this.#waiting.size === 0 && this.#settled === this.#taken) return Promise.resolve();
-    const waits = this.#waiting.size > 0;
+    const waits = !this.#waiting.empty;
+    if (!waits && this.#settled === this.#taken) return Promise.resolve();
     const target = waits ? Number.POSITIVE_INFINITY : this.#taken;
     const flush: Flush = { kind: 'flush', target, done: deferred(), error: undefined };
     this.#flushes.push(flush);
-    if (waits) this.#waiting.add(flush);
+    if (waits) this.#waiting.push(flush);
     return flush.done.promise;
   }
 
@@ -420,9 +445,4 @@ export class Producer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-function tooLarge(what: string, bytes: number, limit: number): MagnetarError {
-  const text = `the ${what} has ${bytes} bytes; the broker takes at most ${limit}`;
-  return new MagnetarError('MESSAGE_TOO_LARGE', text, { details: { bytes: String(bytes), limit: String(limit) } });
 }

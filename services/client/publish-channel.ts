@@ -1,4 +1,4 @@
-import type { MagnetarError } from '../lib/errors.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import type {
   CloseProducer,
   OpenProducer,
@@ -26,14 +26,18 @@ export interface PublishMember extends ChannelMember {
   /** The batch to send next, if the member may send; `batchSent` follows when it was sent. */
   readonly nextBatch: Batch | undefined;
   batchSent(): void;
+  /** The broker takes no batch as large as the next one: it is lost. */
+  batchTooLarge(error: MagnetarError): void;
 }
 
 /** What the broker takes. */
 export interface PublishLimits {
   readonly maxMessageBytes: number;
   readonly maxFrameBytes: number;
-  /** The most bytes of blocks that it lets be under way; Infinity when it does not say at once. */
-  readonly windowBytes: number;
+  /** The largest block: it fits into a frame, and into the credit of a stream on which nothing is under way. */
+  readonly maxBlockBytes: number;
+  /** The most batches that may be under way; Infinity when the broker does not say at once. */
+  readonly windowItems: number;
 }
 
 type Item =
@@ -42,6 +46,8 @@ type Item =
   | { readonly kind: 'close'; readonly close: CloseProducer };
 
 const SMALL_BYTES = 64;
+/** What a frame has beside a block. */
+const FRAME_BYTES = 64;
 
 function toFrame(items: readonly Item[]): PublishRequest {
   const opens: OpenProducer[] = [];
@@ -104,6 +110,11 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
         this.#ready.delete(member);
         continue;
       }
+      const most = this.#limits?.maxBlockBytes ?? 0;
+      if (batch.block.length > most) {
+        member.batchTooLarge(tooLarge('batch', batch.block.length, most)); // an earlier broker took more
+        continue;
+      }
       if (!this.credits.take(1, batch.block.length)) return;
       const { crc32c, block } = batch;
       this.push({ kind: 'batch', batch: { producer: member.number, crc32c, block } }, block.length);
@@ -115,8 +126,10 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
 
   protected override greeted(hello: ServerHello): void {
     const { maxMessageBytes, maxFrameBytes, credit } = hello;
-    const windowBytes = credit === undefined || credit.bytes === 0 ? Number.POSITIVE_INFINITY : credit.bytes;
-    this.#limits = { maxMessageBytes, maxFrameBytes, windowBytes };
+    const { items = 0, bytes = 0 } = credit ?? {};
+    const maxBlockBytes = Math.min(maxFrameBytes - FRAME_BYTES, bytes === 0 ? Number.POSITIVE_INFINITY : bytes);
+    const windowItems = items === 0 ? Number.POSITIVE_INFINITY : items;
+    this.#limits = { maxMessageBytes, maxFrameBytes, maxBlockBytes, windowItems };
   }
 
   override received(response: PublishResponse): void {
@@ -136,4 +149,10 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
     this.#ready.clear();
     super.down(error);
   }
+}
+
+/** The error for something that the broker does not take because of its size. */
+export function tooLarge(what: string, bytes: number, limit: number): MagnetarError {
+  const text = `the ${what} has ${bytes} bytes; the broker takes at most ${limit}`;
+  return new MagnetarError('MESSAGE_TOO_LARGE', text, { details: { bytes: String(bytes), limit: String(limit) } });
 }

@@ -21,7 +21,7 @@ import type { Message } from './message.ts';
 import type { ReceiverConfig } from './options.ts';
 import type { SealedAck } from './protocol/ack-window.ts';
 import { ReceiverQueue } from './receiver-queue.ts';
-import { reconnectDelay } from './stream-keeper.ts';
+import { GOOD_AFTER_MS, reconnectDelay } from './stream-keeper.ts';
 
 const INSTANCE_BYTES = 16;
 
@@ -65,12 +65,15 @@ export class Receiver implements ConsumeMember {
   #state: State = 'down';
   #number = 0;
   #attempt = 0;
+  #openSince = 0;
   #timer: Timer | undefined;
   #granted = false;
   #name: string;
   #lastError: MagnetarError | undefined;
   /** Why nothing comes any more. */
   #refusal: MagnetarError | undefined;
+  /** Why it could not go on. */
+  #failure: MagnetarError | undefined;
   #onFailed: () => void = () => {};
   #deleteSubscription = false;
   #turnAsked = false;
@@ -80,6 +83,10 @@ export class Receiver implements ConsumeMember {
   #seek: PendingSeek | undefined;
   #seeks: Promise<void> = Promise.resolve();
   #lastSeekId = 0;
+  /** Seeks that were sent on this stream and are not answered. */
+  #seeksUnderWay = 0;
+  /** The answer to a seek was lost: what the app has been given may be wanted once more. */
+  #mayHaveMoved = false;
   /** The entry that came damaged: it is fetched once again. */
   #damaged = '';
 
@@ -146,6 +153,8 @@ export class Receiver implements ConsumeMember {
     this.#number = 0;
     this.#freeMessages = 0;
     this.#freeBytes = 0;
+    if (this.#seeksUnderWay > 0) this.#mayHaveMoved = true;
+    this.#seeksUnderWay = 0;
     this.queue.drop();
     this.acks.restart();
   }
@@ -190,12 +199,11 @@ export class Receiver implements ConsumeMember {
     this.#name = answer.name;
     this.#state = 'open';
     this.#lastError = undefined;
-    this.#attempt = 0;
-    if (!this.#granted) {
-      this.#granted = true;
-      this.queue.beginAt(answer.nextIndex);
-      this.#opened.resolve(answer.name);
-    }
+    this.#openSince = this.channel.environment.clock.monotonic();
+    if (!this.#granted || this.#mayHaveMoved) this.queue.beginAt(answer.nextIndex);
+    this.#mayHaveMoved = false;
+    this.#granted = true;
+    this.#opened.resolve(answer.name);
     if (this.#deleteSubscription) {
       this.#sendClose();
       return;
@@ -216,12 +224,14 @@ export class Receiver implements ConsumeMember {
   #reopen(error: MagnetarError): void {
     if (this.#number !== 0) this.channel.close({ consumer: this.#number, unsubscribe: false }, false);
     this.#forget();
-    this.#state = 'waiting';
-    this.#lastError = error;
     const { environment } = this.channel;
     const { topic, subscription } = this.config;
+    const { clock } = environment;
+    if (this.#state === 'open' && clock.monotonic() - this.#openSince >= GOOD_AFTER_MS) this.#attempt = 0;
+    this.#state = 'waiting';
+    this.#lastError = error;
     environment.logger.warn('consumer is opened anew', { topic, subscription, error });
-    this.#timer = environment.clock.after(reconnectDelay(environment, this.#attempt++), () => this.#open());
+    this.#timer = clock.after(reconnectDelay(environment, this.#attempt++), () => this.#open());
   }
 
   #flow(messages: number, bytes: number): void {
@@ -231,6 +241,11 @@ export class Receiver implements ConsumeMember {
   #consumed(messages: number, bytes: number): void {
     this.#freeMessages += messages;
     this.#freeBytes += bytes;
+    this.#giveBack();
+  }
+
+  /** Permits go back when half of the queue is free. While a seek is under way they may be void: they wait. */
+  #giveBack(): void {
     const { queueMessages, queueBytes } = this.config;
     if (this.#state !== 'open' || this.#seek !== undefined) return;
     if (this.#freeMessages * 2 < queueMessages && this.#freeBytes * 2 < queueBytes) return;
@@ -355,22 +370,30 @@ export class Receiver implements ConsumeMember {
     try {
       await withDeadline(environment.clock, operationTimeoutMs, seek.done.promise, late);
     } finally {
-      if (this.#seek === seek) this.#seek = undefined;
+      if (this.#seek === seek) this.#endSeek();
     }
+  }
+
+  #endSeek(): void {
+    this.#seek = undefined;
+    this.#giveBack();
   }
 
   #sendSeek(): void {
     if (this.#state !== 'open' || this.#seek === undefined) return;
     const { seekId, to } = this.#seek;
+    this.#seeksUnderWay++;
     this.channel.seek({ consumer: this.#number, seekId, to });
   }
 
   seekDone(answer: SeekDone): void {
     if (this.#state !== 'open') return;
+    this.#seeksUnderWay--;
     const seek = this.#seek?.seekId === answer.seekId ? this.#seek : undefined;
     if (answer.error !== undefined) {
-      seek?.done.reject(fromWireError(answer.error));
-      if (seek !== undefined) this.#seek = undefined;
+      if (seek === undefined) return;
+      seek.done.reject(fromWireError(answer.error));
+      this.#endSeek();
       return;
     }
     // Also when nobody waits for it any more: the position has moved.
@@ -404,7 +427,10 @@ export class Receiver implements ConsumeMember {
   async close(unsubscribe = false): Promise<void> {
     if (this.#refusal === undefined) this.#refuse(new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
     await this.acks.idle();
-    if (this.#state === 'ended') return;
+    if (this.#state === 'ended') {
+      if (unsubscribe) throw this.#failure ?? this.#refusal;
+      return;
+    }
     this.#deleteSubscription = unsubscribe;
     if (this.#state === 'open') this.#sendClose();
     else if (!unsubscribe) this.#depart();
@@ -456,7 +482,9 @@ export class Receiver implements ConsumeMember {
   /** It cannot go on: everybody who waits is told. */
   fail(error: MagnetarError): void {
     if (this.#state === 'ended') return;
+    this.#failure = error;
     this.#opened.reject(error);
+    if (this.#deleteSubscription) this.#closed.reject(error); // whoever unsubscribes waits for it
     this.#depart();
     this.acks.abandon(error);
     if (this.#refusal === undefined) {

@@ -1,4 +1,4 @@
-import { MagnetarError } from '../lib/errors.ts';
+import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort } from './abort.ts';
@@ -20,15 +20,20 @@ export interface ReceiveOptions extends WaitOptions {
 /** The next message of a receiver. @throws MagnetarError DEADLINE_EXCEEDED, ALREADY_CLOSED, or why it failed */
 export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefined): Promise<Message> {
   if (receiver.refusal !== undefined) return Promise.reject(receiver.refusal);
-  const signal = options?.signal;
-  if (signal?.aborted === true) return Promise.reject(abortReason(signal));
+  if (options !== undefined) {
+    const { signal, timeoutMs } = options;
+    if (signal?.aborted === true) return Promise.reject(abortReason(signal));
+    try {
+      checkInteger('timeoutMs', timeoutMs, { fallback: HIGHEST_MS, lowest: 0, highest: HIGHEST_MS });
+    } catch (error) {
+      return Promise.reject(toMagnetarError(error));
+    }
+  }
   const message = receiver.take(Number.POSITIVE_INFINITY);
   return message === undefined ? waitFor(receiver, options) : Promise.resolve(message);
 }
 
-async function waitFor(receiver: Receiver, options: ReceiveOptions = {}): Promise<Message> {
-  const { signal, timeoutMs } = options;
-  const ms = checkInteger('timeoutMs', timeoutMs, { fallback: HIGHEST_MS, lowest: 0, highest: HIGHEST_MS });
+async function waitFor(receiver: Receiver, { signal, timeoutMs }: ReceiveOptions = {}): Promise<Message> {
   const arrived = deferred<Message>();
   const taker: Taker = {
     end: Number.POSITIVE_INFINITY,
@@ -43,8 +48,10 @@ async function waitFor(receiver: Receiver, options: ReceiveOptions = {}): Promis
   const stop = onAbort(signal, leave);
   let timer: Timer | undefined;
   if (timeoutMs !== undefined) {
-    timer = receiver.channel.environment.clock.after(ms, () => {
-      leave(new MagnetarError('DEADLINE_EXCEEDED', `no message of ${receiver.config.topic} came within ${ms} ms`));
+    timer = receiver.channel.environment.clock.after(timeoutMs, () => {
+      leave(
+        new MagnetarError('DEADLINE_EXCEEDED', `no message of ${receiver.config.topic} came within ${timeoutMs} ms`),
+      );
     });
   }
   receiver.wait(taker);

@@ -4,7 +4,7 @@
  */
 import { Client, type ClientDuplexStream, credentials } from '@grpc/grpc-js';
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
-import type { Clock } from '../runtime/clock.ts';
+import type { Clock, Timer } from '../runtime/clock.ts';
 import { appendResponse, readResponse } from '../wire/bookie-codec.ts';
 import type {
   AppendRequest,
@@ -40,7 +40,9 @@ export type ReadItem =
 interface ConnectionOptions {
   readonly clock: Clock;
   readonly address: string;
-  /** Both handshakes are done. */
+  /** Looks whether this is the bookie that it should be, by its instance id; rejects when it is not. */
+  readonly verify: ((instance: Buffer | undefined) => Promise<void>) | undefined;
+  /** Both handshakes are done, and the bookie is verified. */
   readonly opened: () => void;
   /** Called once, after every open request has failed. */
   readonly lost: (error: MagnetarError) => void;
@@ -52,18 +54,20 @@ export class BookieConnection {
   readonly #options: ConnectionOptions;
   readonly #client: Client;
   readonly #ends: (() => void)[] = [];
+  readonly #deadline: Timer;
   #handshakes = 0;
+  #verified = false;
   #over = false;
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
     this.#client = new Client(options.address, credentials.createInsecure(), clientOptions);
-    const timer = options.clock.after(OPEN_DEADLINE_MS, () => {
+    this.#deadline = options.clock.after(OPEN_DEADLINE_MS, () => {
       this.lose(
         new MagnetarError('UNAVAILABLE', `bookie ${options.address} did not answer within ${OPEN_DEADLINE_MS} ms`),
       );
     });
-    this.#ends.push(() => timer.cancel());
+    this.#ends.push(() => this.#deadline.cancel());
     const opened = (hello: ServerHello): void => {
       if (hello.protocolVersion !== PROTOCOL_VERSION) {
         throw new MagnetarError(
@@ -72,9 +76,7 @@ export class BookieConnection {
         );
       }
       this.#handshakes++;
-      if (!this.ready) return;
-      timer.cancel();
-      options.opened();
+      if (this.#handshakes === 2) void this.#verify(hello.instance);
     };
     this.appends = this.#openAppends(opened);
     this.reads = this.#openReads(opened);
@@ -82,7 +84,19 @@ export class BookieConnection {
 
   /** True while requests can be sent. */
   get ready(): boolean {
-    return this.#handshakes === 2 && !this.#over;
+    return this.#verified && !this.#over;
+  }
+
+  async #verify(instance: Buffer | undefined): Promise<void> {
+    try {
+      await this.#options.verify?.(instance);
+    } catch (error) {
+      this.#lostBy(toMagnetarError(error));
+    }
+    if (this.#over) return;
+    this.#verified = true;
+    this.#deadline.cancel();
+    this.#options.opened();
   }
 
   #openAppends(opened: (hello: ServerHello) => void): RequestTable<WireAppendEntry, AppendResult> {

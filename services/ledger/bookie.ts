@@ -71,6 +71,8 @@ export interface Bookie {
   readonly id: BookieId;
   /** False while it is known to be out of reach; a hint for choosing ensembles. */
   readonly available: boolean;
+  /** 16 random bytes that its folder was given when it was made (LP-27). Undefined: it has no folder of its own. */
+  readonly instance?: Buffer;
   /**
    * Stores an entry. `done` is called exactly once, never before `append` returns, without an error when the entry is
    * on disk. Appends of one ledger are answered in any order. Storing the same entry again succeeds.

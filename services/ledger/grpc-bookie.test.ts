@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { MagnetarError } from '../lib/errors.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { silentLogger } from '../runtime/logger.ts';
@@ -129,6 +129,26 @@ describe('a bookie over gRPC', () => {
     server.appends.at(-1)?.write({ results: [{ request: 1 }] });
     await stored;
     expect(server.appends).toHaveLength(2);
+  });
+
+  test('one that is not the bookie that it should be is out of reach, and is looked at again (LP-27)', async () => {
+    const seen: (Buffer | undefined)[] = [];
+    server.instance = Buffer.alloc(16, 2);
+    const verify = async (instance: Buffer | undefined): Promise<void> => {
+      seen.push(instance);
+      if (instance?.[0] !== 1) throw new MagnetarError('DATA_LOSS', 'its folder was emptied');
+      await Promise.resolve();
+    };
+    bookie = connectBookie({ environment, address: `127.0.0.1:${server.port}`, verify });
+    await bookie.tried;
+    expect(bookie.available).toBe(false);
+    const unreachable = { code: 'UNAVAILABLE', message: expect.stringMatching(/its folder was emptied/) as string };
+    await expect(readEntries(bookie, 1, 0)).rejects.toMatchObject(unreachable);
+    await expect(appendEntry(bookie, testEntry(1, 0))).rejects.toMatchObject(unreachable);
+    server.instance = Buffer.alloc(16, 1);
+    while (!bookie.available) await new Promise((resolve) => setTimeout(resolve, 5));
+    expect(seen[0]).toEqual(Buffer.alloc(16, 2));
+    expect(arrived()).toEqual([]);
   });
 
   test('one broken stream ends the connection with all that is open on the other', async () => {

@@ -29,6 +29,8 @@ export interface ConnectBookieOptions {
   readonly environment: Environment;
   /** "host:port"; it is the bookie's id, too. */
   readonly address: string;
+  /** Looks whether it is the bookie that it should be, by its instance id (LP-27): while that rejects, it is out of reach. */
+  readonly verify?: (instance: Buffer | undefined) => Promise<void>;
 }
 
 /** Connects in the background. */
@@ -40,6 +42,7 @@ class GrpcBookie implements RemoteBookie {
   readonly id: BookieId;
   readonly tried: Promise<void>;
   readonly #environment: Environment;
+  readonly #verify: ConnectBookieOptions['verify'];
   #connection: BookieConnection | undefined;
   #retry: Timer | undefined;
   #failures = 0;
@@ -47,9 +50,10 @@ class GrpcBookie implements RemoteBookie {
   #closed = false;
   #triedOnce: () => void = () => {};
 
-  constructor({ environment, address }: ConnectBookieOptions) {
+  constructor({ environment, address, verify }: ConnectBookieOptions) {
     this.id = address;
     this.#environment = environment;
+    this.#verify = verify;
     this.#why = new MagnetarError('UNAVAILABLE', `bookie ${address} is not connected yet`);
     this.tried = new Promise((resolve) => {
       this.#triedOnce = resolve;
@@ -68,6 +72,7 @@ class GrpcBookie implements RemoteBookie {
     this.#connection = new BookieConnection({
       clock,
       address: this.id,
+      verify: this.#verify,
       opened: () => {
         openedAt = clock.monotonic();
         if (this.#failures > 0) logger.info('bookie is reachable', { bookie: this.id });

@@ -331,8 +331,19 @@ export class ProtoReader {
     return this.#buffer.subarray(start, this.#at);
   }
 
+  /** A string field. What is not UTF-8 in it comes out as U+FFFD. */
   string(): string {
     return this.bytes().toString('utf8');
+  }
+
+  /** A string field that has to be UTF-8: a name, which must not become another one. */
+  text(): string {
+    const bytes = this.bytes();
+    const text = bytes.toString('utf8');
+    if (text.includes('\u{fffd}') && !Buffer.from(text).equals(bytes)) {
+      throw this.#malformed(`text that is not UTF-8 in field ${this.field}`);
+    }
+    return text;
   }
 
   /** A message field, as a reader of its own. */

@@ -4,12 +4,14 @@ import { openBookie } from '../bookie/bookie.ts';
 import { type Broker, startBroker } from '../broker/broker.ts';
 import type { Shell } from '../cli/shell.ts';
 import type { Bookie } from '../ledger/bookie.ts';
+import { BookieIdentities } from '../ledger/bookie-identity.ts';
 import { connectBookie } from '../ledger/grpc-bookie.ts';
 import type { Quorum } from '../ledger/ledgers.ts';
 import { openLedgers } from '../ledger/open-ledgers.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import { openLevelStore } from '../metadata/level.ts';
 import { ensureDefaults } from '../metadata/namespaces.ts';
+import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { standaloneBanner } from './banner.ts';
@@ -52,10 +54,18 @@ export function bookieCount(wanted: number | undefined, folder: DataFolder): num
   );
 }
 
-async function openBookies(context: RoleContext, folder: DataFolder, options: StandaloneOptions): Promise<Bookie[]> {
-  const { environment, lifecycle } = context;
+/** @throws DATA_LOSS when a bookie of this process has another folder than the metadata knows */
+async function openBookies(
+  { environment, lifecycle }: RoleContext,
+  store: MetadataStore,
+  folder: DataFolder,
+  options: StandaloneOptions,
+): Promise<Bookie[]> {
+  const identities = new BookieIdentities(store);
   if (options.remoteBookies.length > 0) {
-    const remote = options.remoteBookies.map((address) => connectBookie({ environment, address }));
+    const remote = options.remoteBookies.map((address) =>
+      connectBookie({ environment, address, verify: async (instance) => await identities.check(address, instance) }),
+    );
     for (const bookie of remote) lifecycle.add(`connection to bookie ${bookie.id}`, async () => await bookie.close());
     await atMost(environment.clock, BOOKIES_WAIT_MS, Promise.all(remote.map(({ tried }) => tried)));
     return remote;
@@ -64,6 +74,7 @@ async function openBookies(context: RoleContext, folder: DataFolder, options: St
   for (let number = 0; number < bookieCount(options.bookies, folder); number++) {
     const bookie = await openBookie({ environment, folder: folder.bookieFolder(number), id: `local-${number}` });
     lifecycle.add(`bookie ${bookie.id}`, async () => await bookie.close());
+    await identities.check(bookie.id, bookie.instance);
     bookies.push(bookie);
   }
   return bookies;
@@ -88,7 +99,7 @@ async function openBroker(
   const { environment, lifecycle } = context;
   const store = await openLevelStore({ environment, folder: folder.metadataFolder });
   lifecycle.add('metadata store', async () => await store.close());
-  const bookies = await openBookies(context, folder, options);
+  const bookies = await openBookies(context, store, folder, options);
   const ledgers = openLedgers({ environment, store, bookies, quorum: standaloneQuorum(bookies.length) });
   lifecycle.add('ledgers', async () => await ledgers.close());
   await ensureDefaults(store, environment.clock.now());

@@ -20,6 +20,7 @@ const FIRST_BUFFER_BYTES = 1_024;
 const HEADER_BYTES = 80; // more than the fields before the payload area take, without the producer's name
 const SHORT_STRING = 48; // up to here a loop beats the call into the platform
 const SHORT_BYTES = 24;
+const ROW_BYTES = 16; // what a row of the clear table takes at most, without its key
 
 // Tags: number * 8 + wire type. Of ProducerBlock:
 const PRODUCER_NAME = 10;
@@ -61,9 +62,8 @@ export class BlockBuilder {
   #first = 0n as SequenceId;
   #last = 0n as SequenceId; // out of date while `#dense`
   #dense = true; // every sequence id is the first one and the position in the batch
-  #key: string | undefined; // of the first message
-  #orderingKey: Uint8Array | undefined;
-  #keysDiffer = false;
+  #keyed = false; // a message has a key or an ordering key: there will be a clear table
+  #keyBytes = 0; // of the keys in it
 
   /** `capacityBytes`: the size of batches that are considered full, for which a buffer is kept ready at most. */
   constructor(options: { readonly producerName: string; readonly epoch: Epoch; readonly capacityBytes: number }) {
@@ -82,6 +82,11 @@ export class BlockBuilder {
   /** Bytes of the payload area. */
   get bytes(): number {
     return this.#at - this.#start;
+  }
+
+  /** No less than the bytes of the block that `finish` would give. */
+  get blockBytes(): number {
+    return this.#at + ROW_BYTES * this.#count + this.#keyBytes;
   }
 
   /** Sequence id of the first message; meaningful when there is one. */
@@ -129,12 +134,14 @@ export class BlockBuilder {
     }
     this.#at = at;
     if (delta !== -1n) this.#dense = false;
-    if (id !== undefined) this.#last = id;
-    if (this.#count === 0 && id !== undefined) {
-      this.#first = id;
-      this.#key = key;
-      this.#orderingKey = message.orderingKey === undefined ? undefined : Buffer.from(message.orderingKey);
-    } else if (!this.#keysDiffer) this.#compareKeys(key, message.orderingKey);
+    if (id !== undefined) {
+      this.#last = id;
+      if (this.#count === 0) this.#first = id;
+    }
+    if (key !== undefined || message.orderingKey !== undefined) {
+      this.#keyed = true;
+      this.#keyBytes += message.orderingKey?.length ?? keyBytes;
+    }
     this.#count += 1;
   }
 
@@ -145,7 +152,7 @@ export class BlockBuilder {
   finish(publishTime: Millis): { readonly block: Buffer; readonly crc32c: number } {
     assert(this.#count > 0, 'a block has at least one message');
     const areaEnd = this.#at;
-    if (this.#keysDiffer) this.#writeClearTable(areaEnd);
+    if (this.#keyed) this.#writeClearTable(areaEnd);
     const start = this.#writeHeader(publishTime, areaEnd - this.#start);
     let block = this.#buffer.subarray(start, this.#at);
     if (block.length * 2 < this.#buffer.length) block = Buffer.from(block); // a small survivor pins no large buffer
@@ -153,9 +160,8 @@ export class BlockBuilder {
     this.#buffer = NOTHING;
     this.#at = this.#start;
     this.#count = 0;
-    this.#orderingKey = undefined;
-    this.#key = undefined;
-    this.#keysDiffer = false;
+    this.#keyed = false;
+    this.#keyBytes = 0;
     this.#dense = true;
     return { block, crc32c: crc32c(block) };
   }
@@ -176,16 +182,6 @@ export class BlockBuilder {
     }
     const delta = sequenceId - this.#first;
     return Number(delta) === this.#count ? -1n : delta;
-  }
-
-  #compareKeys(key: string | undefined, orderingKey: Uint8Array | undefined): void {
-    if (key !== this.#key) this.#keysDiffer = true;
-    else if (orderingKey !== this.#orderingKey) {
-      this.#keysDiffer =
-        orderingKey === undefined ||
-        this.#orderingKey === undefined ||
-        Buffer.compare(orderingKey, this.#orderingKey) !== 0;
-    }
   }
 
   #reserve(bytes: number): void {

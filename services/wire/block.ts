@@ -76,18 +76,34 @@ export function decodeBlock(block: Buffer): ProducerBlock {
   };
 }
 
-/** How many messages an uncompressed payload area has. @throws MagnetarError PROTOCOL_VIOLATION when it is malformed */
+/**
+ * How many messages an uncompressed payload area has. What it accepts, `decodeMessages` can read: a broker that has
+ * counted a block stores nothing that its consumers stumble over.
+ *
+ * @throws MagnetarError PROTOCOL_VIOLATION when it, or a message in it, is malformed
+ */
 export function countMessages(payload: Buffer): number {
   const scanner = new Scanner(payload);
   let count = 0;
   while (scanner.at < payload.length) {
     if (payload[scanner.at] === MESSAGE) {
       scanner.at += 1;
-      scanner.pass(payload.length);
+      const length = scanner.length(payload.length); // moves `at`
+      checkMessage(scanner, scanner.at + length);
       count += 1;
     } else if (scanner.skip(payload.length) === 1) throw scanner.malformed('a message of a wrong wire type');
   }
   return count;
+}
+
+function checkMessage(scanner: Scanner, end: number): void {
+  while (scanner.at < end) {
+    const tag = scanner.buffer[scanner.at] as number;
+    if (tag === PAYLOAD || tag === KEY) {
+      scanner.at += 1;
+      scanner.pass(end);
+    } else scanRare(scanner, tag, end);
+  }
 }
 
 /** A block taken apart. */

@@ -59,6 +59,7 @@ export const serverHellos: fc.Arbitrary<ServerHello> = fc.record(
     maxMessageBytes: uint32,
     maxFrameBytes: uint32,
     credit: credits,
+    instance: bytes.filter((array) => array.length > 0),
   },
   { requiredKeys: ['protocolVersion', 'features', 'server', 'maxMessageBytes', 'maxFrameBytes'] },
 );

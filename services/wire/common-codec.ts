@@ -140,12 +140,13 @@ export function writeServerHello(writer: ProtoWriter, hello: ServerHello): void 
   putInteger(writer, 4, hello.maxMessageBytes);
   putInteger(writer, 5, hello.maxFrameBytes);
   putOptional(writer, 6, hello.credit, writeCredit);
+  if (hello.instance !== undefined) putBytes(writer, 7, hello.instance);
 }
 
 export function readServerHello(reader: ProtoReader): ServerHello {
   let [protocolVersion, maxMessageBytes, maxFrameBytes, server] = [0, 0, 0, ''];
   const features: string[] = [];
-  let credit: Credit | undefined;
+  let [credit, instance]: [Credit | undefined, Buffer | undefined] = [undefined, undefined];
   while (reader.next()) {
     if (reader.field === 1) protocolVersion = uint32(reader);
     else if (reader.field === 2) features.push(reader.string());
@@ -153,10 +154,18 @@ export function readServerHello(reader: ProtoReader): ServerHello {
     else if (reader.field === 4) maxMessageBytes = uint32(reader);
     else if (reader.field === 5) maxFrameBytes = uint32(reader);
     else if (reader.field === 6) credit = readCredit(reader.message());
+    else if (reader.field === 7) instance = Buffer.from(reader.bytes());
     else reader.skip();
   }
-  const hello = { protocolVersion, features, server, maxMessageBytes, maxFrameBytes };
-  return credit === undefined ? hello : { ...hello, credit };
+  return {
+    protocolVersion,
+    features,
+    server,
+    maxMessageBytes,
+    maxFrameBytes,
+    ...(credit === undefined ? {} : { credit }),
+    ...(instance === undefined || instance.length === 0 ? {} : { instance }),
+  };
 }
 
 export function writeCredit(writer: ProtoWriter, credit: Credit): void {

@@ -86,11 +86,11 @@ function readSubscribe(reader: ProtoReader): Subscribe {
   let start: Position | undefined;
   while (reader.next()) {
     if (reader.field === 1) consumer = uint32(reader);
-    else if (reader.field === 2) topic = reader.string();
-    else if (reader.field === 3) subscription = reader.string();
+    else if (reader.field === 2) topic = reader.text();
+    else if (reader.field === 3) subscription = reader.text();
     else if (reader.field === 4) type = subscriptionType(uint32(reader));
     else if (reader.field === 5) start = readPosition(reader.message());
-    else if (reader.field === 6) name = reader.string();
+    else if (reader.field === 6) name = reader.text();
     else if (reader.field === 7) instance = reader.bytes();
     else reader.skip();
   }

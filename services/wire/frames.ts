@@ -26,6 +26,8 @@ export interface ServerHello {
   readonly maxMessageBytes: number;
   readonly maxFrameBytes: number;
   readonly credit?: Credit;
+  /** Of a bookie. Not empty. */
+  readonly instance?: Buffer;
 }
 
 export interface WireError {

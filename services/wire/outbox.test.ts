@@ -105,6 +105,17 @@ describe('Outbox', () => {
     expect(stream.frames).toEqual([[1], [2]]);
   });
 
+  test('what is pushed while a frame is written goes out although it fills a frame', () => {
+    const { clock, stream, outbox } = setUp();
+    outbox.push(1);
+    stream.onWrite = (): void => {
+      if (stream.frames.length === 1) outbox.push(2, OUTBOX_FRAME_BYTES);
+    };
+    clock.turn();
+    clock.turn();
+    expect([stream.frames, outbox.queuedBytes]).toEqual([[[1], [2]], 0]);
+  });
+
   test('close writes everything, whether the stream asks to wait or not, and takes nothing more', () => {
     const { clock, stream, outbox } = setUp();
     stream.room = 1;

@@ -21,6 +21,8 @@ export interface OutboxOptions<Item, Frame> {
   readonly frame: (items: readonly Item[]) => Frame;
   /** Called each time that the queue has become empty after the stream had asked to wait. */
   readonly onDrained?: () => void;
+  /** The largest sum of bytes of a frame; OUTBOX_FRAME_BYTES when not given. */
+  readonly frameBytes?: number;
 }
 
 /**
@@ -34,6 +36,7 @@ export class Outbox<Item, Frame> {
   readonly #frame: (items: readonly Item[]) => Frame;
   readonly #onDrained: (() => void) | undefined;
   readonly #drained: () => void;
+  readonly #frameBytes: number;
   #items: Item[] = [];
   #sizes: number[] = [];
   #bytes = 0;
@@ -47,6 +50,7 @@ export class Outbox<Item, Frame> {
     this.#stream = options.stream;
     this.#frame = options.frame;
     this.#onDrained = options.onDrained;
+    this.#frameBytes = options.frameBytes ?? OUTBOX_FRAME_BYTES;
     this.#drained = (): void => {
       this.#blocked = false;
       this.flush();
@@ -77,7 +81,8 @@ export class Outbox<Item, Frame> {
     this.#sizes.push(bytes);
     this.#bytes += bytes;
     if (this.#blocked) return;
-    if (this.#bytes >= OUTBOX_FRAME_BYTES || this.#items.length >= OUTBOX_FRAME_ITEMS) this.flush();
+    const full = this.#bytes >= this.#frameBytes || this.#items.length >= OUTBOX_FRAME_ITEMS;
+    if (full && !this.#writing) this.flush();
     else if (!this.#scheduled) {
       this.#scheduled = true;
       this.#clock.nextTurn(this.#turn);
@@ -122,7 +127,7 @@ export class Outbox<Item, Frame> {
       if (this.#blocked && !force) break;
       let [end, bytes] = [from + 1, sizes[from] ?? 0];
       const last = Math.min(items.length, from + OUTBOX_FRAME_ITEMS);
-      while (end < last && bytes + (sizes[end] ?? 0) <= OUTBOX_FRAME_BYTES) {
+      while (end < last && bytes + (sizes[end] ?? 0) <= this.#frameBytes) {
         bytes += sizes[end] ?? 0;
         end += 1;
       }

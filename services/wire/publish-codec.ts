@@ -121,8 +121,8 @@ function readOpen(reader: ProtoReader): OpenProducer {
   let [producer, topic, name, instance] = [0, '', '', NOTHING];
   while (reader.next()) {
     if (reader.field === 1) producer = uint32(reader);
-    else if (reader.field === 2) topic = reader.string();
-    else if (reader.field === 3) name = reader.string();
+    else if (reader.field === 2) topic = reader.text();
+    else if (reader.field === 3) name = reader.text();
     else if (reader.field === 4) instance = reader.bytes();
     else reader.skip();
   }

@@ -1,6 +1,7 @@
 import { connect, type Settings } from 'node:http2';
 
-import { Client, credentials, Metadata, type Server, ServerCredentials } from '@grpc/grpc-js';
+import { Client, credentials, Metadata, type Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
+import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
 import { afterEach, describe, expect, test } from 'vitest';
 
 import { hasCode, MagnetarError } from '../lib/errors.ts';
@@ -179,6 +180,26 @@ describe('a server', () => {
     const error: unknown = await bindWithWideWindows(second, `127.0.0.1:${port}`).catch((thrown: unknown) => thrown);
     expect(hasCode(error, 'PORT_IN_USE')).toBe(true);
     expect(error).toMatchObject({ message: `port ${port} is in use (127.0.0.1:${port}); choose another one` });
+  });
+
+  test('leaves the logger of grpc-js that an app has set, but for what the caller is told anyhow', async () => {
+    const before = getLogger();
+    cleanUps.push(() => setLogger(before));
+    const lines: string[] = [];
+    const note = (...parts: unknown[]): void => void lines.push(parts.join(' '));
+    setLogger({ error: note });
+    const { port } = await listen();
+    const second = createServer();
+    cleanUps.push(() => second.forceShutdown());
+    await expect(bindWithWideWindows(second, `127.0.0.1:${port}`)).rejects.toMatchObject({ code: 'PORT_IN_USE' });
+    expect(lines).toEqual([]);
+    getLogger().error?.('E', 1);
+    getLogger().info?.('I');
+    getLogger().debug?.('D');
+    expect(lines).toEqual(['E 1', 'I', 'D']);
+    const ours = getLogger();
+    createServer().forceShutdown();
+    expect(getLogger()).toBe(ours);
   });
 
   test('names an address that this machine does not have', async () => {

@@ -1,8 +1,8 @@
 /** gRPC servers and channels with the settings that this system needs. */
 import type { Http2Server, ServerHttp2Session, Settings } from 'node:http2';
-import { format } from 'node:util';
 
 import { type ChannelOptions, Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
+import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
 
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
@@ -36,16 +36,39 @@ export const clientOptions: ChannelOptions = {
   'grpc.max_reconnect_backoff_ms': 2_000,
 };
 
-function trace(...parts: readonly unknown[]): void {
-  process.stderr.write(`${format(...parts)}\n`);
+/** How the one line of grpc-js begins that says again what `bindAsync` reports to its caller. */
+const NOT_BOUND = 'No address added out of total';
+
+type GrpcLogger = ReturnType<typeof getLogger>;
+
+/** grpc-js's logger of this process, which an app may have set, less that line. */
+class QuietLogger {
+  readonly #inner: GrpcLogger;
+
+  constructor(inner: GrpcLogger) {
+    this.#inner = inner;
+  }
+
+  error(message?: unknown, ...rest: unknown[]): void {
+    if (typeof message !== 'string' || !message.startsWith(NOT_BOUND)) this.#inner.error?.(message, ...rest);
+  }
+
+  info(message?: unknown, ...rest: unknown[]): void {
+    (this.#inner.info ?? this.#inner.error)?.call(this.#inner, message, ...rest);
+  }
+
+  debug(message?: unknown, ...rest: unknown[]): void {
+    (this.#inner.debug ?? this.#inner.error)?.call(this.#inner, message, ...rest);
+  }
 }
 
 /**
- * A server without services, to be bound by `bindWithWideWindows`. What grpc-js in this process would print of errors it
- * also reports to its callers, so that is left out; GRPC_TRACE works.
+ * A server without services, to be bound by `bindWithWideWindows`. grpc-js has one logger a process: it stays what it is, but
+ * for one line, which the caller is told anyhow.
  */
 export function createServer(): Server {
-  setLogger({ error: () => undefined, info: trace, debug: trace });
+  const logger = getLogger();
+  if (!(logger instanceof QuietLogger)) setLogger(new QuietLogger(logger));
   return new Server(limits);
 }
 

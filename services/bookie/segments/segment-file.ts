@@ -139,19 +139,25 @@ export async function openSegment(
 ): Promise<OpenedSegment | undefined> {
   const path = `${folder}/${segmentName(id)}`;
   const file = await environment.disk.open(path);
+  let opened: OpenedSegment | undefined;
+  try {
+    opened = await readSegment(file, path, id);
+    return opened;
+  } finally {
+    if (opened === undefined) await file.close();
+  }
+}
+
+async function readSegment(file: DiskFile, path: string, id: number): Promise<OpenedSegment | undefined> {
   const fileBytes = await file.size();
   const head = decodeSegmentHead(await file.read(0, DATA_START));
   if (head !== undefined && 'version' in head) {
-    await file.close();
     throw new MagnetarError(
       'FOLDER_VERSION',
       `${path} has version ${head.version}; this program reads ${FORMAT_VERSION}`,
     );
   }
-  if (head === undefined || head.identity.id !== id) {
-    await file.close();
-    return undefined;
-  }
+  if (head === undefined || head.identity.id !== id) return undefined;
   const end = await file.read(Math.max(0, fileBytes - SEAL_BYTES), SEAL_BYTES);
   return { id, file, fileBytes, head, seal: decodeSeal(end, fileBytes, head.identity) };
 }

@@ -25,6 +25,8 @@ export interface Answer<Item> {
 export interface StreamOptions {
   readonly environment: Environment;
   readonly serverName: string;
+  /** The bookie's. */
+  readonly instance: Buffer | undefined;
   /** What a client may have under way. */
   readonly credit: Credit;
   /** Called once, when the stream is over. */
@@ -108,14 +110,16 @@ export class BookieStream<Item, Frame> {
       if (hello === undefined) return;
       this.#greeted = true;
       this.#handshake.cancel();
+      const { serverName: server, instance, credit } = this.#options;
       this.#call.write(
         this.#kind.hello({
           protocolVersion: PROTOCOL_VERSION,
           features: [],
-          server: this.#options.serverName,
+          server,
           maxMessageBytes: MAX_ENTRY_BYTES,
           maxFrameBytes: MAX_FRAME_BYTES,
-          credit: this.#options.credit,
+          credit,
+          ...(instance === undefined ? {} : { instance }),
         }),
       );
       return;

@@ -146,7 +146,9 @@ describe('the streams', () => {
       features: [],
       server: 'test',
       credit: { items: 4, bytes: 1_000 },
+      instance: served.bookie.instance,
     });
+    expect(served.bookie.instance).toHaveLength(16);
     expect(first?.results).toEqual([]);
     expect(second?.results).toEqual([{ request: 7 }]);
     expect(second?.credit).toEqual({ items: 1, bytes: 10 });

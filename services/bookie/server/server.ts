@@ -32,6 +32,7 @@ const READ_CREDIT: Credit = { items: 1_024, bytes: 0 };
 /** Adds the service to a gRPC server (which the caller binds, and shuts down). */
 export function addBookieService(server: Server, bookie: Bookie, options: BookieServiceOptions): BookieService {
   const { environment, serverName, appendCredit = APPEND_CREDIT, readCredit = READ_CREDIT } = options;
+  const { instance } = bookie;
   const streams = new Set<{ fail(error: MagnetarError): void }>();
   let stopped: MagnetarError | undefined;
   const handlers: BookieHandlers = {
@@ -41,7 +42,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         return;
       }
       const gone = (): void => void streams.delete(stream);
-      const stream = serveAppends(call, bookie, { environment, serverName, credit: appendCredit, gone });
+      const stream = serveAppends(call, bookie, { environment, serverName, instance, credit: appendCredit, gone });
       streams.add(stream);
     },
     Read(call) {
@@ -50,7 +51,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         return;
       }
       const gone = (): void => void streams.delete(stream);
-      const stream = serveReads(call, bookie, { environment, serverName, credit: readCredit, gone });
+      const stream = serveReads(call, bookie, { environment, serverName, instance, credit: readCredit, gone });
       streams.add(stream);
     },
   };

@@ -34,14 +34,21 @@ afterEach(async () => {
 class StalledCall extends EventEmitter {
   readonly frames: ConsumeResponse[] = [];
   taking = false;
+  paused = false;
 
   write(frame: ConsumeResponse): boolean {
     this.frames.push(frame);
     return this.taking;
   }
 
-  pause(): void {}
-  resume(): void {}
+  pause(): void {
+    this.paused = true;
+  }
+
+  resume(): void {
+    this.paused = false;
+  }
+
   end(): void {}
   getPeer(): string {
     return 'test';
@@ -72,6 +79,14 @@ async function fill(cacheBytes: number): Promise<void> {
   await Promise.all(stored);
 }
 
+function connect(): { call: StalledCall; session: ConsumeSession } {
+  const call = new StalledCall();
+  const { clock, logger } = cluster.environment;
+  const shared = { clock, logger, options: OPTIONS, topics: () => topics };
+  const duplex = call as unknown as ServerDuplexStream<Buffer, ConsumeResponse>;
+  return { call, session: new ConsumeSession(duplex, shared, () => undefined) };
+}
+
 async function pass(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 }
@@ -81,14 +96,7 @@ test.each([
   ['from the ledgers', 0],
 ])('a client that takes nothing is owed few bytes, and gets everything once it does: %s', async (_, cacheBytes) => {
   await fill(cacheBytes);
-  const call = new StalledCall();
-  const { clock, logger } = cluster.environment;
-  const shared = { clock, logger, options: OPTIONS, topics: () => topics };
-  const session = new ConsumeSession(
-    call as unknown as ServerDuplexStream<Buffer, ConsumeResponse>,
-    shared,
-    () => undefined,
-  );
+  const { call, session } = connect();
   const permits = { messages: 1_000_000, bytes: 1_000_000_000 };
   const subscribes = [1, 2, 3].map((n) => subscribe(n, 'orders', { subscription: '' }));
   const flows = [1, 2, 3].map((n) => ({ consumer: n, ...permits }));
@@ -104,4 +112,47 @@ test.each([
   }
   expect(session.underWay).toBe(0);
   expect(call.deliveredBytes).toBeGreaterThanOrEqual(3 * BATCHES * BATCH_BYTES);
+});
+
+test('a client that asks on and on but takes no answers is not read any more, until it takes them', async () => {
+  await fill(0);
+  const { call } = connect();
+  call.emit('data', consumeRequest.encode({ hello: HELLO, subscribes: [] }));
+  call.write({}); // from here on it takes nothing
+  let asked = 0;
+  for (; !call.paused && asked < 100_000; asked += 1_000) {
+    const subscribes = Array.from({ length: 1_000 }, (_, n) => subscribe(asked + n, '.', { subscription: 's' }));
+    call.emit('data', consumeRequest.encode({ subscribes }));
+    await pass(0);
+  }
+  expect(asked).toBeLessThan(30_000);
+  call.taking = true;
+  call.emit('drain');
+  expect(call.paused).toBe(false);
+  expect(call.frames.flatMap((frame) => frame.subscribed ?? []).length).toBe(asked);
+});
+
+test('of many consumers that read old entries a few read at once, and each of them comes to its turn', async () => {
+  await fill(0);
+  const { call } = connect();
+  call.taking = true;
+  let [reading, most] = [0, 0];
+  const [bookie] = cluster.bookies;
+  if (bookie !== undefined) {
+    bookie.before = async ({ type }) => {
+      if (type !== 'read') return;
+      most = Math.max(most, ++reading);
+      await pass(1);
+      reading--;
+    };
+  }
+  const numbers = Array.from({ length: 60 }, (_, n) => n + 1);
+  const subscribes = numbers.map((n) => subscribe(n, 'orders', { subscription: '' }));
+  const flows = numbers.map((consumer) => ({ consumer, messages: 1, bytes: 1 }));
+  call.emit('data', consumeRequest.encode({ hello: HELLO, subscribes, flows }));
+  const served = (): number => new Set(call.frames.flatMap((f) => f.deliveries ?? []).map((d) => d.consumer)).size;
+  for (let n = 0; served() < 60 && n < 500; n++) await pass(5);
+  expect(served()).toBe(60);
+  expect(most).toBeGreaterThan(4);
+  expect(most).toBeLessThanOrEqual(16);
 });

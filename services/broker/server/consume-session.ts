@@ -17,6 +17,7 @@ import type {
 } from '../../wire/frames.ts';
 import { toWireError } from '../../wire/status.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
+import type { ConsumerSink } from '../topic/consumer.ts';
 import type { LogEntry } from '../topic/log-entry.ts';
 import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
 import { ConsumerSession } from './consumer-session.ts';
@@ -26,6 +27,10 @@ import { serverHello, SessionStream } from './session-stream.ts';
 const NO_SKIP: Buffer = Buffer.alloc(0);
 /** What a delivery takes besides its block, about. */
 const DELIVERY_BYTES: number = 64;
+/** Reads of one stream that may be waiting for a ledger: each brings up to half a MiB. */
+const READS: number = 16;
+
+type Read = Parameters<ConsumerSink['whenRoom']>[0];
 
 export class ConsumeSession {
   readonly #dependencies: SessionDependencies;
@@ -34,7 +39,9 @@ export class ConsumeSession {
   /** Consumers that have ended: what was sent to them before the client knew of it is passed over. */
   readonly #ended: Set<number> = new Set();
   /** Reads that wait until the client has taken what it was sent. */
-  readonly #reads: Deque<() => void> = new Deque();
+  readonly #reads: Deque<Read> = new Deque();
+  /** Reads that wait for a ledger. */
+  #reading = 0;
   #ackCredit: number;
   #acksBack = 0;
   #creditQueued = false;
@@ -130,7 +137,7 @@ export class ConsumeSession {
       if (session.gone) return;
       const instance = Buffer.from(subscribe.instance); // the frame that it is a view of may be large
       const sink = {
-        whenRoom: (read: () => void) => this.#whenRoom(read),
+        whenRoom: (read: Read) => this.#whenRoom(read),
         deliver: (entry: LogEntry, skip: Buffer | undefined, times: number) =>
           this.#deliver(number, entry, skip, times),
         caughtUp: (index: MessageIndex) =>
@@ -217,18 +224,33 @@ export class ConsumeSession {
     this.#stream.push({ kind: 'delivery', delivery }, entry.block.length + DELIVERY_BYTES);
   }
 
-  #whenRoom(read: () => void): void {
-    if (this.#reads.length === 0 && this.#hasRoom()) read();
+  #whenRoom(read: Read): void {
+    if (this.#reads.length === 0 && this.#hasRoom()) this.#runRead(read);
     else this.#reads.push(read);
   }
 
   #hasRoom(): boolean {
-    return !this.#stream.blocked && this.#stream.queuedBytes < this.#dependencies.options.deliveryBufferBytes;
+    const { deliveryBufferBytes } = this.#dependencies.options;
+    return !this.#stream.blocked && this.#stream.queuedBytes < deliveryBufferBytes && this.#reading < READS;
+  }
+
+  #runRead(read: Read): void {
+    const delivered = read();
+    if (delivered === undefined) return;
+    this.#reading++;
+    const done = (): void => {
+      this.#reading--;
+      this.#runReads();
+    };
+    void delivered.then(done, done);
   }
 
   #runReads(): void {
     // A read that is done at once delivers at once, and may ask for the next, which then waits behind the others.
-    for (let left = this.#reads.length; left > 0 && this.#hasRoom(); left--) this.#reads.shift()?.();
+    for (let left = this.#reads.length; left > 0 && this.#hasRoom(); left--) {
+      const read = this.#reads.shift();
+      if (read !== undefined) this.#runRead(read);
+    }
     if (this.#reads.length > 0 && this.#hasRoom()) this.#dependencies.clock.nextTurn(() => this.#runReads());
   }
 

@@ -21,15 +21,18 @@ export interface ConsumerEvents {
 
 /** Seeks that may be under way. */
 const SEEKS: number = 100;
+/** Ranges that may come in acks before the consumer is open. Who has been delivered nothing has little to acknowledge. */
+const EARLY_RANGES: number = 65_536;
 
 export class ConsumerSession {
   readonly #clock: Clock;
   readonly #events: ConsumerEvents;
   #consumer: TopicConsumer | undefined;
-  /** What came before the consumer was open; bounded by the credit for acks, and by SEEKS. */
+  /** What came before the consumer was open; bounded by the credit for acks, by SEEKS, and by EARLY_RANGES. */
   #waiting: ((consumer: TopicConsumer) => void)[] = [];
   #earlyMessages = 0;
   #earlyBytes = 0;
+  #earlyRanges = 0;
   #acksUnderWay = 0;
   #seeksUnderWay = 0;
   /** The highest ack id that is durable, and the highest that the client was told. */
@@ -74,6 +77,15 @@ export class ConsumerSession {
   }
 
   ack(ack: Ack): void {
+    if (this.#consumer === undefined) {
+      this.#earlyRanges += ack.ranges.length / 2;
+      if (this.#earlyRanges > EARLY_RANGES) {
+        const text = `acks with ${this.#earlyRanges} ranges wait for the consumer to be open, where ${EARLY_RANGES} may`;
+        if (ack.ackId > 0) this.#events.ackReceipt(ack.ackId, new MagnetarError('QUEUE_FULL', text));
+        this.#events.ackDone();
+        return;
+      }
+    }
     this.#acksUnderWay++;
     this.#do((consumer) => {
       consumer.acknowledge(ack.below, ack.ranges, (error) => {

@@ -93,7 +93,7 @@ export class ProducerSession {
     this.#tickets.push(ticket);
     try {
       if (this.#aborted) this.#settle(ticket, abortedResult(producer, batch));
-      else producer.publish(batch, (result) => this.#settle(ticket, result));
+      else if (!producer.publish(batch, (result) => this.#settle(ticket, result))) this.#aborted = true;
     } catch (error) {
       this.#events.released(ticket.bytes); // nobody will settle it
       this.#events.violation(toMagnetarError(error));

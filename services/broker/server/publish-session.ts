@@ -3,6 +3,7 @@ import type { ServerDuplexStream } from '@grpc/grpc-js';
 
 import { Deque } from '../../lib/collections/deque.ts';
 import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import { unpinned } from '../../lib/views.ts';
 import type { ByteBudget } from '../../runtime/byte-budget.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
@@ -117,10 +118,11 @@ export class PublishSession {
 
   #onFrame(bytes: Buffer): void {
     if (this.#waiting) this.#frames.push(bytes);
-    else this.#handle(publishRequest.decode(bytes));
+    else this.#handle(bytes);
   }
 
-  #handle(frame: PublishRequest): void {
+  #handle(whole: Buffer): void {
+    const frame = decodeFrame(whole);
     this.#stream.greet(frame.hello);
     const batches = frame.batches ?? [];
     let bytes = 0;
@@ -160,7 +162,7 @@ export class PublishSession {
     this.#stream.attempt(() => this.#run(frame));
     for (let next = this.#frames.shift(); next !== undefined; next = this.#frames.shift()) {
       const queued = next;
-      this.#stream.attempt(() => this.#handle(publishRequest.decode(queued)));
+      this.#stream.attempt(() => this.#handle(queued));
       if (this.#isWaiting()) return;
     }
     if (this.#ending === undefined) this.#stream.resume();
@@ -324,6 +326,24 @@ export class PublishSession {
     this.#frames.clear();
     this.#onGone(this);
   }
+}
+
+/**
+ * A frame of which no block pins much more than the budget is charged for: those that are small beside it have buffers of
+ * their own, and all have when most of the frame is something else.
+ */
+function decodeFrame(whole: Buffer): PublishRequest {
+  const frame = publishRequest.decode(whole);
+  const { batches = [] } = frame;
+  if (batches.length === 0) return frame;
+  let bytes = 0;
+  for (const batch of batches) bytes += batch.block.length;
+  const share = bytes * 2 < whole.length ? 1 : undefined;
+  const kept = batches.map((batch) => {
+    const block = unpinned(batch.block, share);
+    return block === batch.block ? batch : { ...batch, block };
+  });
+  return { ...frame, batches: kept };
 }
 
 function violation(text: string): MagnetarError {

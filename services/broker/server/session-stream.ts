@@ -10,6 +10,9 @@ import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 import { toStatus } from '../../wire/status.ts';
 import type { BrokerOptions } from '../options.ts';
 
+/** With so many answers waiting that the client does not take, nothing more of it is read. */
+const MOST_WAITING = 16_384;
+
 /** The protocol version that this server speaks. */
 const PROTOCOL_VERSION = 1;
 
@@ -49,6 +52,9 @@ export class SessionStream<Item, Frame> {
   #handshake: Timer | undefined;
   #greeted = false;
   #over = false;
+  /** Why nothing is read: the session wants it so; the client does not take its answers. */
+  #paused = false;
+  #behind = false;
 
   constructor(
     call: ServerDuplexStream<Buffer, Frame>,
@@ -62,7 +68,7 @@ export class SessionStream<Item, Frame> {
       clock: options.clock,
       stream: call,
       frame: handlers.toFrame,
-      onDrained: handlers.drained,
+      onDrained: () => this.#drained(),
     });
     const late = `no ClientHello came within ${options.handshakeMs} ms`;
     this.#handshake = options.clock.after(
@@ -111,11 +117,21 @@ export class SessionStream<Item, Frame> {
   }
 
   pause(): void {
+    this.#paused = true;
     this.#call.pause();
   }
 
   resume(): void {
-    if (!this.#over) this.#call.resume();
+    this.#paused = false;
+    if (!this.#over && !this.#behind) this.#call.resume();
+  }
+
+  #drained(): void {
+    if (this.#behind) {
+      this.#behind = false;
+      if (!this.#paused) this.#call.resume();
+    }
+    this.#handlers.drained();
   }
 
   /** Sends what is queued, and ends the stream without an error. */
@@ -138,6 +154,9 @@ export class SessionStream<Item, Frame> {
   #onData(bytes: Buffer): void {
     if (this.#over) return;
     this.attempt(() => this.#handlers.frame(bytes));
+    if (this.#behind || this.#outbox.queuedItems <= MOST_WAITING) return;
+    this.#behind = true;
+    this.#call.pause();
   }
 
   /** Runs a handler; an error that it throws ends the stream. */

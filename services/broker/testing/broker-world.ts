@@ -189,10 +189,14 @@ export class BrokerWorld {
     });
   }
 
-  /** Starts a broker; `wrap` may put something between it and what it works with. */
+  /** Starts a broker; `wrap` may put something between it and what it works with, and name its port. */
   async start(
     options: BrokerSettings = {},
-    wrap: { ledgers?: (ledgers: Ledgers) => Ledgers; store?: (store: MetadataStore) => MetadataStore } = {},
+    wrap: {
+      ledgers?: (ledgers: Ledgers) => Ledgers;
+      store?: (store: MetadataStore) => MetadataStore;
+      port?: number;
+    } = {},
   ): Promise<RunningTestBroker> {
     const client = this.cluster.client();
     const { environment } = this.cluster;
@@ -202,7 +206,7 @@ export class BrokerWorld {
     const broker = await startBroker({ environment, store, ledgers, options });
     const server = createServer();
     broker.addTo(server);
-    const port = await bindWithWideWindows(server, '127.0.0.1:0');
+    const port = await bindWithWideWindows(server, `127.0.0.1:${wrap.port ?? 0}`);
     const shutdown = (): void => server.forceShutdown();
     const running = new RunningTestBroker({ broker, port, store, ledgers, shutdown });
     this.#running.push(running);

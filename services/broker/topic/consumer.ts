@@ -18,9 +18,9 @@ import { resolvePosition } from './positions.ts';
 export interface ConsumerSink {
   /**
    * Runs `read` when there is room for what it will deliver: at once, or later, when the client has taken what it was sent.
-   * Not at all once the consumer is closed.
+   * Not at all once the consumer is closed. A promise that `read` returns resolves when what it reads is delivered.
    */
-  whenRoom(read: () => void): void;
+  whenRoom(read: () => Promise<void> | undefined): void;
   /** `skip`: bit i of the little-endian bit string: message i is not wanted. */
   deliver(entry: LogEntry, skip: Buffer | undefined, redeliveries: number): void;
   caughtUp(index: MessageIndex): void;
@@ -69,6 +69,9 @@ export class TopicConsumer {
   #running = false;
   #closed = false;
   #seeking = 0;
+  /** Permits that came while a seek is under way: void once it is done, as good as any when it fails. */
+  #heldMessages = 0;
+  #heldBytes = 0;
   #lastSeek: Promise<unknown> = Promise.resolve();
   /** Set by a seek to where everything was delivered; told when the client has asked for more. */
   #heldCaughtUp: MessageIndex | undefined;
@@ -113,7 +116,11 @@ export class TopicConsumer {
   }
 
   flow(messages: number, bytes: number): void {
-    if (this.#seeking > 0) return; // sent before the seek was answered: void
+    if (this.#seeking > 0) {
+      this.#heldMessages += messages;
+      this.#heldBytes += bytes;
+      return;
+    }
     this.#holdCaughtUp = false;
     const held = this.#heldCaughtUp;
     this.#heldCaughtUp = undefined;
@@ -150,10 +157,21 @@ export class TopicConsumer {
     const run = this.#lastSeek.then(async () => this.#seek(to));
     this.#lastSeek = run.catch(() => undefined);
     try {
-      return await run;
+      const index = await run;
+      this.#takeHeld();
+      return index;
     } finally {
       this.#seeking--;
+      const { messages, bytes } = this.#seeking === 0 ? this.#takeHeld() : { messages: 0, bytes: 0 };
+      if (messages + bytes > 0) this.flow(messages, bytes);
     }
+  }
+
+  #takeHeld(): { messages: number; bytes: number } {
+    const held = { messages: this.#heldMessages, bytes: this.#heldBytes };
+    this.#heldMessages = 0;
+    this.#heldBytes = 0;
+    return held;
   }
 
   /** Deletes the subscription; it is closed by then. A reader has none. */
@@ -179,11 +197,16 @@ export class TopicConsumer {
 
   async #seek(to: Position): Promise<MessageIndex> {
     const index = await resolvePosition(this.#dependencies.reader, to);
+    // Another consumer may have acknowledged meanwhile: a late seek would take that back.
+    if (this.#closed) throw new MagnetarError('ALREADY_CLOSED', `consumer "${this.name}" is closed; nothing was moved`);
     const subscription = this.#subscription;
+    const before = this.#state.markDelete;
     if (subscription === undefined) this.#state.reset(index);
     const durable = subscription === undefined ? undefined : this.#dependencies.ackLog.reset(subscription, index);
-    if (this.#state.markDelete === index) this.#moved(index); // else it was refused
+    const isReset = before !== index && this.#state.markDelete === index;
+    if (isReset) this.#moved(index);
     await durable;
+    if (!isReset) this.#moved(index); // it was there before: only now it is known that the ack log has taken it
     return index;
   }
 
@@ -225,20 +248,24 @@ export class TopicConsumer {
     this.#sink.deliver(entry, skip, redeliveries);
   }
 
-  #read(from: MessageIndex, limits: { maxBytes: number; maxEntries: number }, generation: number): void {
-    if (this.#closed) return;
+  #read(
+    from: MessageIndex,
+    limits: { maxBytes: number; maxEntries: number },
+    generation: number,
+  ): Promise<void> | undefined {
+    if (this.#closed) return undefined;
     const { reader, ownership, topic } = this.#dependencies;
     if (!ownership.held) {
       const error = new MagnetarError('NOT_OWNER', `the lease for topic ${topic} is not provably held`);
       this.#readFailed(error, generation);
-      return;
+      return undefined;
     }
     const entries = reader.read(from, limits, this.#cursor);
     if (!(entries instanceof Promise)) {
       this.#step({ type: 'entries', generation, entries });
-      return;
+      return undefined;
     }
-    entries.then(
+    return entries.then(
       (read) => {
         this.#failedReads = 0;
         this.#step({ type: 'entries', generation, entries: read });

@@ -35,9 +35,13 @@ export class Consumers {
   readonly #makeName: () => string;
   readonly #holders: Map<string, Holder> = new Map();
   readonly #readers: Set<TopicConsumer> = new Set();
+  /** Readers that are being connected. */
+  #comingReaders = 0;
   readonly #connected: Set<TopicConsumer> = new Set();
   readonly #memories: WeakMap<AckSubscription, SubscriptionMemory> = new WeakMap();
   #wakeScheduled = false;
+  /** Why nobody is let in any more. */
+  #closed: MagnetarError | undefined;
 
   /** @param makeName makes a consumer name that was not used before */
   constructor(dependencies: ConsumerDependencies, makeName: () => string) {
@@ -47,16 +51,17 @@ export class Consumers {
 
   /** Consumers and readers that are connected, or are being. */
   get size(): number {
-    return this.#holders.size + this.#readers.size;
+    return this.#holders.size + this.#readers.size + this.#comingReaders;
   }
 
   /**
    * Connects a consumer; makes the subscription where there is none. Resolves when that is durable.
    *
    * @throws CONSUMER_BUSY when another consumer is connected; UNSUPPORTED for the type; INVALID_ARGUMENT for a name; what
-   * resolving the start throws; what the ack log throws.
+   * resolving the start throws; what the ack log throws; after `closeAll`, its reason.
    */
   async attach(request: ConsumerRequest): Promise<TopicConsumer> {
+    if (this.#closed !== undefined) throw this.#closed;
     if (request.type !== 'exclusive') {
       const text = `subscription type ${request.type.unknown} is not supported; this server has 0 (exclusive)`;
       throw new MagnetarError('UNSUPPORTED', text);
@@ -78,14 +83,17 @@ export class Consumers {
     });
   }
 
-  /** Ends every consumer. */
+  /** Ends every consumer, and lets no more in. */
   closeAll(error: MagnetarError): void {
+    this.#closed ??= error;
     for (const holder of this.#holders.values()) holder.end(error);
     for (const reader of this.#readers) reader.end(error);
   }
 
   async #attachReader(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
-    const start = await this.#start(request);
+    this.#comingReaders++;
+    const start = await this.#start(request).finally(() => this.#comingReaders--);
+    if (this.#closed !== undefined) throw this.#closed; // meanwhile
     const { instance, sink } = request;
     const onGone = (gone: TopicConsumer): void => {
       this.#readers.delete(gone);

@@ -65,6 +65,22 @@ describe('EntryCache', () => {
     expect(topic.read(5 as MessageIndex, ALL)).toHaveLength(1);
   });
 
+  test('topics that come and go leave nothing behind, although the cache is never full', () => {
+    const cache = new EntryCache(1_000_000);
+    const stays = cache.topic();
+    for (let i = 0; i < 10; i++) stays.push(entry(i, 1, own(10)));
+    for (let i = 0; i < 20_000; i++) {
+      const topic = cache.topic();
+      topic.push(entry(i, 1, own(10)));
+      topic.clear();
+    }
+    expect(cache.slots).toBeLessThan(2_100);
+    for (let i = 10; i < 5_000; i++) stays.push(entry(i, 1, own(10)));
+    expect(cache.bytes).toBeLessThanOrEqual(1_050_000);
+    expect(stays.read(4_999 as MessageIndex, ALL)).toHaveLength(1);
+    expect(stays.read(0 as MessageIndex, ALL)).toBeUndefined();
+  });
+
   test('stays within its bytes over all topics, and each topic keeps a gapless tail', () => {
     const step = fc.record({
       topic: fc.nat(2),

@@ -7,12 +7,11 @@
  */
 import { Deque } from '../../lib/collections/deque.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
+import { unpinned } from '../../lib/views.ts';
 import { endOf, type LogEntry } from './log-entry.ts';
 
-/** Buffers up to this size are held as they are. */
-const SMALL_BUFFER_BYTES: number = 4_096;
-/** An entry below this share of its buffer is copied out. */
-const COPY_BELOW_SHARE: number = 1 / 16;
+/** So many entries that have left may stay in the order at least. */
+const STALE_SLOTS: number = 1_024;
 /** What an entry costs besides its buffer. */
 const ENTRY_BYTES: number = 200;
 
@@ -25,7 +24,9 @@ export interface ReadLimits {
 
 export class EntryCache {
   readonly #maxBytes: number;
-  readonly #order: Deque<TopicCache> = new Deque();
+  /** Whose entry leaves next; also names entries that have left by `clear`, until they are too many. */
+  #order: Deque<TopicCache> = new Deque();
+  #stale = 0;
   readonly #references: Map<ArrayBufferLike, number> = new Map();
   #bytes = 0;
 
@@ -39,8 +40,17 @@ export class EntryCache {
     return this.#bytes;
   }
 
+  /** Places in the order in which entries leave: one for each entry held, and some that are not yet given back. */
+  get slots(): number {
+    return this.#order.length;
+  }
+
   topic(): TopicCache {
-    return new TopicCache({ add: (slot, entry) => this.#add(slot, entry), remove: (entry) => this.#release(entry) });
+    return new TopicCache({
+      add: (slot, entry) => this.#add(slot, entry),
+      remove: (entry) => this.#release(entry),
+      cleared: (count) => this.#cleared(count),
+    });
   }
 
   /** Charges an entry, and makes room for it. Returns what is to be kept of it. */
@@ -52,8 +62,22 @@ export class EntryCache {
     this.#references.set(backing, references + 1);
     this.#bytes += ENTRY_BYTES;
     this.#order.push(slot);
-    while (this.#bytes > this.#maxBytes && this.#order.length > 1) this.#order.shift()?.evict();
+    while (this.#bytes > this.#maxBytes && this.#order.length > 1) {
+      if (this.#order.shift()?.evict() === false) this.#stale--;
+    }
     return kept;
+  }
+
+  /** Topics come and go without the cache ever being full: what is left of them in the order is dropped now and then. */
+  #cleared(count: number): void {
+    this.#stale += count;
+    if (this.#stale < STALE_SLOTS || this.#stale * 2 < this.#order.length) return;
+    const order: Deque<TopicCache> = new Deque();
+    for (let slot = this.#order.shift(); slot !== undefined; slot = this.#order.shift()) {
+      if (!slot.passStale()) order.push(slot);
+    }
+    this.#order = order;
+    this.#stale = 0;
   }
 
   #release(entry: LogEntry): void {
@@ -68,17 +92,15 @@ export class EntryCache {
 }
 
 function compact(entry: LogEntry): LogEntry {
-  const { block } = entry;
-  const backing = block.buffer.byteLength;
-  if (backing <= SMALL_BUFFER_BYTES || block.length >= backing * COPY_BELOW_SHARE) return entry;
-  const own = Buffer.allocUnsafeSlow(block.length);
-  block.copy(own);
-  return { ...entry, block: own };
+  const block = unpinned(entry.block);
+  return block === entry.block ? entry : { ...entry, block };
 }
 
 interface Account {
   add(slot: TopicCache, entry: LogEntry): LogEntry;
   remove(entry: LogEntry): void;
+  /** So many entries have left out of their turn. */
+  cleared(count: number): void;
 }
 
 /** The newest entries of one topic, without a gap. */
@@ -99,14 +121,19 @@ export class TopicCache {
     this.#entries.push(this.#account.add(this, entry));
   }
 
-  /** Drops the oldest entry; called by the cache. */
-  evict(): void {
-    if (this.#cleared > 0) {
-      this.#cleared--;
-      return;
-    }
+  /** Drops the oldest entry; called by the cache. False when it had left before. */
+  evict(): boolean {
+    if (this.passStale()) return false;
     const entry = this.#entries.shift();
     if (entry !== undefined) this.#account.remove(entry);
+    return true;
+  }
+
+  /** True when the cache's order names an entry that has left before. */
+  passStale(): boolean {
+    if (this.#cleared === 0) return false;
+    this.#cleared--;
+    return true;
   }
 
   /** Consecutive entries from the one that holds `index` on; undefined when that one is not here. */
@@ -125,9 +152,12 @@ export class TopicCache {
 
   /** Drops everything. */
   clear(): void {
-    this.#cleared += this.#entries.length;
-    for (let i = 0; i < this.#entries.length; i++) this.#account.remove(this.#entries.at(i) as LogEntry);
+    const { length } = this.#entries;
+    if (length === 0) return;
+    this.#cleared += length;
+    for (let i = 0; i < length; i++) this.#account.remove(this.#entries.at(i) as LogEntry);
     this.#entries.clear();
+    this.#account.cleared(length);
   }
 
   #placeOf(index: MessageIndex): number | undefined {

@@ -72,11 +72,12 @@ export class TopicProducer {
   }
 
   /**
-   * Stores a batch. `settle` is called once, at once or later; not necessarily in the order of the batches.
+   * Stores a batch. `settle` is called once, at once or later; not necessarily in the order of the batches. False: it is
+   * refused, and those behind it must not be handed in: what of it is not stored would become a duplicate.
    * @throws PROTOCOL_VIOLATION for a block that cannot be read; `settle` is not called then.
    */
-  publish(batch: PublishBatch, settle: (result: PublishResult) => void): void {
-    this.#publisher.publish(this, batch, settle);
+  publish(batch: PublishBatch, settle: (result: PublishResult) => void): boolean {
+    return this.#publisher.publish(this, batch, settle);
   }
 
   /** It is gone; its name is free. Batches under way are still stored. Idempotent. */
@@ -107,6 +108,8 @@ export class Publisher {
   readonly dedup: DedupState;
   readonly #options: PublisherOptions;
   readonly #producers: Map<string, TopicProducer> = new Map();
+  /** Why nobody is let in any more. */
+  #closed: MagnetarError | undefined;
 
   constructor(options: PublisherOptions) {
     this.#options = options;
@@ -118,8 +121,12 @@ export class Publisher {
     return this.#producers.size;
   }
 
-  /** @throws PRODUCER_BUSY when another producer of that name is connected; INVALID_ARGUMENT for the name. */
+  /**
+   * @throws PRODUCER_BUSY when another producer of that name is connected; INVALID_ARGUMENT for the name; after `closeAll`, its
+   * reason.
+   */
   attach(request: ProducerRequest): TopicProducer {
+    if (this.#closed !== undefined) throw this.#closed;
     const name = request.name === '' ? this.#options.makeName() : request.name;
     checkName('producer', name);
     const present = this.#producers.get(name);
@@ -139,46 +146,43 @@ export class Publisher {
     if (this.#producers.get(producer.name) === producer) this.#producers.delete(producer.name);
   }
 
-  /** Ends every producer. */
+  /** Ends every producer, and lets no more in. */
   closeAll(error: MagnetarError): void {
+    this.#closed ??= error;
     for (const producer of this.#producers.values()) producer.end(error);
   }
 
-  publish(producer: TopicProducer, batch: PublishBatch, settle: (result: PublishResult) => void): void {
+  publish(producer: TopicProducer, batch: PublishBatch, settle: (result: PublishResult) => void): boolean {
     const { maxMessageBytes, ownership, topic } = this.#options;
     const rules = { producerName: producer.name, producerEpoch: PRODUCER_EPOCH, maxMessageBytes };
     const checked = checkBlock(batch, rules);
     if (checked.error !== undefined) {
       settle(refused(checked.lastSequenceId, checked.error));
-      return;
+      return isOfBatchAlone(checked.error);
     }
     if (!ownership.held) {
       const text = `topic ${topic} cannot be served here: the broker's lease is not provably held`;
       settle(refused(checked.lastSequenceId, new MagnetarError('NOT_OWNER', text)));
-      return;
+      return false;
     }
     const { firstSequenceId, lastSequenceId } = checked;
     const verdict = this.dedup.check(producer.name, firstSequenceId, lastSequenceId);
-    switch (verdict.kind) {
-      case 'new':
-        this.#append(producer.name, batch.block, checked, settle);
-        return;
-      case 'stored':
-        settle(stored(lastSequenceId, verdict.batch ?? NOWHERE, true));
-        return;
-      case 'pending':
-        verdict.token.attach((original, error) => {
-          if (error !== undefined) settle(refused(lastSequenceId, error));
-          else settle(stored(lastSequenceId, isSame(original, checked) ? original : NOWHERE, true));
-        });
-        return;
-      case 'overlap': {
-        const overlap = refused(lastSequenceId, this.#overlap(producer.name, checked, verdict.watermark));
-        if (verdict.pending === undefined) settle(overlap);
-        else
-          verdict.pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
-      }
+    if (verdict.kind === 'overlap') {
+      const { watermark, pending } = verdict;
+      const overlap = refused(lastSequenceId, this.#overlap(producer.name, checked, watermark));
+      if (pending === undefined) settle(overlap);
+      else pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
+      return false;
     }
+    if (verdict.kind === 'new') this.#append(producer.name, batch.block, checked, settle);
+    else if (verdict.kind === 'stored') settle(stored(lastSequenceId, verdict.batch ?? NOWHERE, true));
+    else {
+      verdict.token.attach((original, error) => {
+        if (error !== undefined) settle(refused(lastSequenceId, error));
+        else settle(stored(lastSequenceId, isSame(original, checked) ? original : NOWHERE, true));
+      });
+    }
+    return true;
   }
 
   #append(name: string, block: Buffer, checked: CheckedBlock, settle: (result: PublishResult) => void): void {

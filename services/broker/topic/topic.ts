@@ -37,6 +37,8 @@ export interface TopicDependencies {
 
 /** Bytes read at once while the deduplication state is replayed. */
 const REPLAY_BYTES: number = 1_048_576;
+/** Batches of which the places are remembered per producer, at least. */
+const LEAST_REMEMBERED: number = 1_024;
 /** At a clean close, so many entries to replay are worth a snapshot. */
 const SNAPSHOT_AT_CLOSE_ENTRIES: number = 200;
 const SNAPSHOT_AT_CLOSE_MS: number = 2_000;
@@ -203,7 +205,8 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     clock: environment.clock,
     maxListedLedgers: options.ledger.maxListedLedgers,
   });
-  const dedup = new DedupState();
+  // What a producer sends again after a crash is at most what one stream may have under way.
+  const dedup = new DedupState({ batchesPerProducer: Math.max(LEAST_REMEMBERED, options.publishWindowItems) });
   const opened: { topic?: Topic; index?: LogIndex; failure?: MagnetarError } = {};
   const [log, acks] = await Promise.allSettled([
     recoverLog(ledgers, record),
@@ -220,6 +223,7 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
           opened.failure = error;
           opened.topic?.fail(error);
         },
+        limits: options.ackLog,
       },
     }),
   ]);

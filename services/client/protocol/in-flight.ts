@@ -42,6 +42,11 @@ export class InFlight<B extends Sequenced> {
     return this.#unsent > this.#head;
   }
 
+  /** How many receipts the stream owes. */
+  get underWay(): number {
+    return this.#unsent - this.#head;
+  }
+
   /** The oldest batch that is not settled. */
   get oldest(): B | undefined {
     for (let i = this.#head; i < this.#places.length; i++) {
@@ -70,6 +75,11 @@ export class InFlight<B extends Sequenced> {
   /** Says that `next` was given to the stream. */
   sent(): void {
     this.#unsent++;
+  }
+
+  /** Takes `next` out: it is not to be given to any stream. */
+  dropNext(): void {
+    if (this.#places.splice(this.#unsent, 1)[0]?.batch !== undefined) this.#live--;
   }
 
   /**

@@ -6,7 +6,7 @@ import type { Server } from '@grpc/grpc-js';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
 import type { IndexSet } from '../../lib/collections/index-set.ts';
 import { decodeBlock, decodeMessages } from '../../wire/block.ts';
-import type { OpenProducer, ProducerBlock, PublishBatch, Receipt, ServerHello } from '../../wire/frames.ts';
+import type { OpenProducer, ProducerBlock, PublishBatch, Receipt, ServerHello, Subscribe } from '../../wire/frames.ts';
 import { bindWithWideWindows, createServer } from '../../wire/server.ts';
 import type { BrokerHandlers } from '../../wire/services.ts';
 import { brokerService } from '../../wire/services.ts';
@@ -101,7 +101,9 @@ export interface FakeHooks {
   /** Why a producer is refused. */
   open: (open: OpenProducer) => { code: string; retryable: boolean } | undefined;
   ack: () => AckFate;
-  /** False: a seek is done, but the answer is lost. */
+  /** Why a consumer is refused. */
+  subscribe: (subscribe: Subscribe) => { code: string; retryable: boolean } | undefined;
+  /** False: a seek is done, or refused, but the answer is lost. */
   answerSeek: () => boolean;
 }
 
@@ -124,11 +126,13 @@ const LIMITS: FakeLimits = {
 
 export class FakeBroker {
   readonly topics: Map<string, FakeTopic> = new Map();
-  readonly limits: FakeLimits;
+  /** Of streams that are opened from now on. */
+  limits: FakeLimits;
   readonly hooks: FakeHooks = {
     batch: () => 'store',
     open: () => undefined,
     ack: () => 'confirm',
+    subscribe: () => undefined,
     answerSeek: () => true,
   };
   readonly #violations: string[] = [];

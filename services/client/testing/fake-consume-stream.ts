@@ -82,6 +82,13 @@ export class FakeConsumeStream {
   #subscribe(subscribe: Subscribe): void {
     this.subscribes.push(subscribe);
     const { consumer: number, subscription, start } = subscribe;
+    const refusal = this.#broker.hooks.subscribe(subscribe);
+    if (refusal !== undefined) {
+      const error = { message: 'refused', details: {}, ...refusal };
+      const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex };
+      this.send({ subscribed: [{ consumer: number, error, ...nowhere }] });
+      return;
+    }
     const topic = this.#broker.topic(subscribe.topic);
     let acked = subscription === '' ? undefined : topic.subscriptions.get(subscription);
     if (acked === undefined) {
@@ -165,6 +172,7 @@ export class FakeConsumeStream {
     const receiver = this.#receivers.get(consumer);
     if (receiver === undefined) return;
     if (to.at === 'messageId' && to.id.ledgerId !== 7) {
+      if (!this.#broker.hooks.answerSeek()) return;
       const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
       this.send({ seeksDone: [{ consumer, seekId, error, nextIndex: 0 as MessageIndex }] });
       return;

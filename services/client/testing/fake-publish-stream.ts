@@ -25,7 +25,10 @@ export class FakePublishStream {
     this.#call = call;
     this.#items = broker.limits.publishItems;
     this.#bytes = broker.limits.publishBytes;
-    call.on('data', (bytes: Buffer) => this.#frame(publishRequest.decode(bytes)));
+    call.on('data', (bytes: Buffer) => {
+      if (bytes.length > broker.limits.maxFrameBytes) broker.violated(`a frame of ${bytes.length} bytes`);
+      this.#frame(publishRequest.decode(bytes));
+    });
     call.on('end', () => call.end());
     call.on('error', () => {});
   }
@@ -33,6 +36,13 @@ export class FakePublishStream {
   /** Sends a frame of the test's making. */
   send(frame: PublishResponse): void {
     this.#call.write(frame);
+  }
+
+  /** Gives credit out of turn. */
+  grant(items: number, bytes: number): void {
+    this.#items += items;
+    this.#bytes += bytes;
+    this.send({ credit: { items, bytes } });
   }
 
   /** Closes every producer of the stream. */

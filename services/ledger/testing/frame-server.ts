@@ -23,6 +23,7 @@ export class FrameServer {
   /** What is granted in the hello of new streams; undefined: no hello is sent. */
   credit: Credit | undefined = { items: 1_000, bytes: 1_000_000 };
   protocolVersion = 1;
+  instance: Buffer | undefined;
   port = 0;
   #server: Server | undefined;
   readonly #waiting: { holds: () => boolean; resolve: () => void }[] = [];
@@ -56,10 +57,10 @@ export class FrameServer {
     });
     call.on('end', () => call.end());
     call.on('error', () => {});
-    const { credit, protocolVersion } = this;
+    const { credit, protocolVersion, instance } = this;
     if (credit === undefined) return;
     const hello = { protocolVersion, features: [], server: 'test', maxMessageBytes: 1, maxFrameBytes: 1, credit };
-    call.write({ hello } as Response);
+    call.write({ hello: instance === undefined ? hello : { ...hello, instance } } as Response);
   }
 
   #look(): void {

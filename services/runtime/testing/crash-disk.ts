@@ -138,6 +138,7 @@ class CrashFile implements DiskFile {
     this.#path = path;
     this.#inode = inode;
     this.#life = disk.crashes;
+    disk.openFiles++;
   }
 
   async #call(operation: DiskCall['operation'], bytes = 0): Promise<void> {
@@ -186,6 +187,7 @@ class CrashFile implements DiskFile {
   }
 
   async close(): Promise<void> {
+    if (!this.#closed && this.#life === this.#disk.crashes) this.#disk.openFiles--;
     this.#closed = true;
     await Promise.resolve();
   }
@@ -194,6 +196,8 @@ class CrashFile implements DiskFile {
 export class CrashDisk implements Disk {
   /** How often it has crashed. */
   crashes = 0;
+  /** Files that were opened since then and are not closed. */
+  openFiles = 0;
   /**
    * Called before every operation that touches a file; what it throws is the operation's error, and while its promise is
    * pending the operation waits. For faults and barriers.
@@ -212,6 +216,7 @@ export class CrashDisk implements Disk {
   /** Loses what is not durable, or, with `random`, as much of it as chance decides. */
   crash(random?: Random): void {
     this.crashes++;
+    this.openFiles = 0;
     const kept = random === undefined ? 0 : Math.floor(random.next() * (this.#unsynced.length + 1));
     for (const change of this.#unsynced.slice(0, kept)) apply(this.#durableNames, change);
     this.#unsynced = [];
@@ -238,12 +243,19 @@ export class CrashDisk implements Disk {
     return inode;
   }
 
+  /** A call that was let in before a crash does not happen after it. */
+  #requireNoCrash(crashes: number, path: string): void {
+    if (crashes !== this.crashes) throw diskError('EBADF', path);
+  }
+
   #requireFolder(path: string): void {
     if (!this.#folders.has(posix.dirname(path))) throw diskError('ENOENT', path);
   }
 
   async open(path: string, options?: { create?: boolean }): Promise<DiskFile> {
+    const { crashes } = this;
     await this.enter({ operation: 'open', path, bytes: 0 });
+    this.#requireNoCrash(crashes, path);
     const name = nameOf(path);
     if (options?.create === true && !this.#names.has(name)) {
       this.#requireFolder(name);
@@ -253,7 +265,9 @@ export class CrashDisk implements Disk {
   }
 
   async readFile(path: string): Promise<Buffer> {
+    const { crashes } = this;
     await this.enter({ operation: 'readFile', path, bytes: 0 });
+    this.#requireNoCrash(crashes, path);
     const { seen } = this.#inode(path);
     return seen.slice(0, seen.length);
   }
@@ -289,7 +303,9 @@ export class CrashDisk implements Disk {
   }
 
   async rename(from: string, to: string): Promise<void> {
+    const { crashes } = this;
     await this.enter({ operation: 'rename', path: from, bytes: 0 });
+    this.#requireNoCrash(crashes, from);
     const [source, target] = [nameOf(from), nameOf(to)];
     const inode = this.#inode(source);
     this.#requireFolder(target);
@@ -297,12 +313,16 @@ export class CrashDisk implements Disk {
   }
 
   async remove(path: string): Promise<void> {
+    const { crashes } = this;
     await this.enter({ operation: 'remove', path, bytes: 0 });
+    this.#requireNoCrash(crashes, path);
     this.#rename(this.#inode(path), nameOf(path), undefined);
   }
 
   async syncFolder(folder: string): Promise<void> {
+    const { crashes } = this;
     await this.enter({ operation: 'syncFolder', path: folder, bytes: 0 });
+    this.#requireNoCrash(crashes, folder);
     const parent = nameOf(folder);
     if (!this.#folders.has(parent)) throw diskError('ENOENT', folder);
     const inside = (path: string | undefined): boolean => path !== undefined && posix.dirname(path) === parent;

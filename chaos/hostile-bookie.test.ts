@@ -1,0 +1,290 @@
+/** A hostile client on a bookie's streams: it is told what is wrong, and neither the bookie nor its broker suffers. */
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { ProtoWriter } from '../services/lib/bytes.ts';
+import type { EntryId, LedgerId } from '../services/lib/ids.ts';
+import { appendRequest, readRequest } from '../services/wire/bookie-codec.ts';
+import { entryDigest } from '../services/wire/digest.ts';
+import type { AppendRequest, ReadRequest, WireAppendEntry, WireReadEntries } from '../services/wire/frames.ts';
+import { type ServerProcess, startBookie, startStandalone } from './support/process.ts';
+import {
+  type AppendStream,
+  appendStream,
+  type Ended,
+  HELLO,
+  type ReadStream,
+  readStream,
+} from './support/raw-stream.ts';
+import { Watch } from './support/watch.ts';
+import { memoryOf } from './support/well-behaved.ts';
+
+const KEY = Buffer.alloc(16, 7);
+const MiB = 1_048_576;
+
+let bookie: ServerProcess;
+let broker: ServerProcess;
+let watch: Watch;
+let ledgers = 1_000_000;
+
+beforeAll(async () => {
+  bookie = await startBookie();
+  broker = await startStandalone({ args: ['--bookie', `127.0.0.1:${bookie.port}`] });
+  watch = await Watch.start([broker, bookie], broker.serviceUrl);
+});
+afterEach(async () => {
+  await watch.unharmed();
+});
+afterAll(async () => {
+  await watch?.stop();
+  await broker?.[Symbol.asyncDispose]();
+  await bookie?.[Symbol.asyncDispose]();
+});
+
+function newLedger(): LedgerId {
+  return ++ledgers as LedgerId;
+}
+
+/** An entry that is right in every respect, but for what is given. */
+function entry(
+  ledgerId: LedgerId,
+  entryId: number,
+  more: Partial<WireAppendEntry> & { text?: string } = {},
+): WireAppendEntry {
+  const { text = `entry ${entryId}`, ...wrong } = more;
+  const payload = [Buffer.from(text)];
+  const lac = (wrong.lac ?? entryId - 1) as EntryId;
+  const numbers = { ledgerId, entryId: entryId as EntryId, lac, length: text.length };
+  const digest = entryDigest({ ...numbers, payload });
+  const rest = { masterKey: KEY, recovery: false, payload, payloadBytes: text.length };
+  return { request: entryId + 1, ...numbers, digest, ...rest, ...wrong };
+}
+
+function read(ledgerId: LedgerId, more: Partial<WireReadEntries> = {}): WireReadEntries {
+  const first = 0 as EntryId;
+  return {
+    request: 1,
+    ledgerId,
+    firstEntryId: first,
+    maxEntries: 10,
+    maxBytes: MiB,
+    fence: false,
+    masterKey: KEY,
+    ...more,
+  };
+}
+
+async function appended(stream: AppendStream, request: number): Promise<string> {
+  const result = await stream.answer((frame) => frame.results?.find((one) => one.request === request));
+  return result.error === undefined ? 'stored' : `${result.error.code}: ${result.error.message}`;
+}
+
+/** What a read gives: the entries' texts, or the error. */
+async function answered(stream: ReadStream, request = 1): Promise<string | string[]> {
+  const result = await stream.answer((frame) => frame.entries?.find((one) => one.request === request));
+  if (result.error !== undefined) return `${result.error.code}: ${result.error.message}`;
+  return (result.entries ?? []).map(({ payload }) => payload.toString());
+}
+
+async function appendEnd(...frames: readonly (AppendRequest | Uint8Array)[]): Promise<Ended> {
+  await using stream = appendStream(bookie.port);
+  for (const frame of frames) {
+    if (frame instanceof Uint8Array) stream.sendBytes(frame);
+    else stream.send(frame);
+  }
+  return await stream.ended();
+}
+
+async function readEnd(...frames: readonly (ReadRequest | Uint8Array)[]): Promise<Ended> {
+  await using stream = readStream(bookie.port);
+  for (const frame of frames) {
+    if (frame instanceof Uint8Array) stream.sendBytes(frame);
+    else stream.send(frame);
+  }
+  return await stream.ended();
+}
+
+function violation(text: RegExp): object {
+  return { status: 'INVALID_ARGUMENT', reason: 'PROTOCOL_VIOLATION', message: expect.stringMatching(text) as string };
+}
+
+describe('a stream ends with the reason', () => {
+  test.each([
+    ['no hello', [{}], /ClientHello/],
+    ['hello twice', [{ hello: HELLO }, { hello: HELLO }], /second ClientHello/],
+    ['bytes that are not protobuf', [{ hello: HELLO }, Buffer.from('not protobuf')], /./],
+    ['random bytes at once', [Buffer.alloc(4_096, 0xff)], /./],
+  ] as [string, (object | Uint8Array)[], RegExp][])('%s', async (_, frames, text) => {
+    expect(await appendEnd(...frames)).toEqual(violation(text));
+    expect(await readEnd(...frames)).toEqual(violation(text));
+  });
+
+  test('ids that are no ids', async () => {
+    const bad = new ProtoWriter();
+    bad.message(2, (one) => one.int64(4, -2));
+    expect(await appendEnd({ hello: HELLO }, bad.finish())).toEqual(violation(/-2/));
+    const huge = new ProtoWriter();
+    huge.message(2, (one) => one.bigint(2, 2n ** 63n));
+    expect(await appendEnd({ hello: HELLO }, huge.finish())).toEqual(violation(/2\^53/));
+    expect(await readEnd({ hello: HELLO }, huge.finish())).toEqual(violation(/2\^53/));
+  });
+
+  test('more than there was credit for', async () => {
+    const ledger = newLedger();
+    const entries = Array.from({ length: 8_193 }, (_, at) => entry(ledger, at));
+    expect((await appendEnd({ hello: HELLO, entries })).reason).toBe('CREDIT_EXCEEDED');
+    const large = entry(ledger, 0, { text: 'x'.repeat(12 * MiB) });
+    const { reason } = await appendEnd({ hello: HELLO }, ...[large, large, large].map((one) => ({ entries: [one] })));
+    expect(reason).toBe('CREDIT_EXCEEDED');
+    const reads = Array.from({ length: 1_025 }, (_, at) => read(ledger, { request: at + 1 }));
+    expect((await readEnd({ hello: HELLO, reads })).reason).toBe('CREDIT_EXCEEDED');
+    const lacs = Array.from({ length: 65_537 }, (_, at) => ({
+      request: at,
+      ledgerId: ledger,
+      fence: false,
+      masterKey: KEY,
+    }));
+    expect((await readEnd({ hello: HELLO, lacs })).reason).toBe('CREDIT_EXCEEDED');
+  });
+
+  test('a frame above the limit', async () => {
+    expect((await appendEnd({ hello: HELLO }, Buffer.alloc(17 * MiB))).status).toBe('RESOURCE_EXHAUSTED');
+    expect((await readEnd({ hello: HELLO }, Buffer.alloc(17 * MiB))).status).toBe('RESOURCE_EXHAUSTED');
+  });
+});
+
+describe('what is wrong with one request is said in band; the stream goes on', () => {
+  test.each([
+    ['a digest that does not match', { digest: 1 }, 'CHECKSUM_MISMATCH'],
+    ['a master key of the wrong length', { masterKey: Buffer.alloc(15) }, 'INVALID_ARGUMENT'],
+    ['no master key', { masterKey: Buffer.alloc(0) }, 'INVALID_ARGUMENT'],
+    ['a last-add-confirmed that is not below the entry', { lac: 0 as EntryId }, 'INVALID_ARGUMENT'],
+  ] as [string, Partial<WireAppendEntry>, string][])('%s', async (_, wrong, code) => {
+    const ledger = newLedger();
+    await using stream = appendStream(bookie.port);
+    stream.send({ hello: HELLO, entries: [entry(ledger, 0, wrong), entry(ledger, 1)] });
+    expect(await appended(stream, 1)).toMatch(new RegExp(`^${code}: [^\\p{Cc}]+$`, 'u'));
+    expect(await appended(stream, 2)).toBe('stored');
+    await using reads = readStream(bookie.port);
+    reads.send({ hello: HELLO, reads: [read(ledger), read(ledger, { request: 2, firstEntryId: 1 as EntryId })] });
+    expect(await answered(reads)).toMatch(/^NO_SUCH_ENTRY: /);
+    expect(await answered(reads, 2)).toEqual(['entry 1']);
+  });
+
+  test('a master key that is not the ledger’s neither writes nor fences', async () => {
+    const ledger = newLedger();
+    const other = Buffer.alloc(16, 8);
+    await using stream = appendStream(bookie.port);
+    stream.send({ hello: HELLO, entries: [entry(ledger, 0)] });
+    expect(await appended(stream, 1)).toBe('stored');
+    await using reads = readStream(bookie.port);
+    reads.send({ hello: HELLO, lacs: [{ request: 7, ledgerId: ledger, fence: true, masterKey: other }] });
+    const lac = await reads.answer((frame) => frame.lacs?.[0]);
+    expect(lac.error?.code).toBe('BAD_MASTER_KEY');
+    reads.send({ reads: [read(ledger, { fence: true, masterKey: other })] });
+    expect(await answered(reads)).toMatch(/^BAD_MASTER_KEY: /);
+    stream.send({ entries: [entry(ledger, 1), { ...entry(ledger, 2), masterKey: other }] });
+    expect(await appended(stream, 3)).toMatch(/^BAD_MASTER_KEY: /);
+    expect(await appended(stream, 2)).toBe('stored'); // it is not fenced
+  });
+
+  test('reads of nothing, of no entries, and of everything', async () => {
+    const ledger = newLedger();
+    await using stream = appendStream(bookie.port);
+    stream.send({ hello: HELLO, entries: [0, 1, 2].map((at) => entry(ledger, at)) });
+    expect(await appended(stream, 3)).toBe('stored');
+    await using reads = readStream(bookie.port);
+    const highest = 4_294_967_295;
+    reads.send({
+      hello: HELLO,
+      reads: [
+        read(newLedger()),
+        read(ledger, { request: 2, maxEntries: 0 }),
+        read(ledger, { request: 3, maxEntries: highest, maxBytes: highest }),
+        read(ledger, { request: 4, firstEntryId: Number.MAX_SAFE_INTEGER as EntryId }),
+        read(ledger, { request: 5, maxBytes: 0 }),
+      ],
+    });
+    expect(await answered(reads)).toMatch(/^NO_SUCH_LEDGER: /);
+    expect(await answered(reads, 2)).toMatch(/^INVALID_ARGUMENT: .*maxEntries is 0/);
+    expect(await answered(reads, 3)).toEqual(['entry 0', 'entry 1', 'entry 2']);
+    expect(await answered(reads, 4)).toMatch(/^NO_SUCH_ENTRY: /);
+    expect(await answered(reads, 5)).toEqual(['entry 0']); // the first one always comes
+  });
+
+  test('the same entry again is stored already; another one in its place does not replace it', async () => {
+    const ledger = newLedger();
+    await using stream = appendStream(bookie.port);
+    stream.send({ hello: HELLO, entries: [entry(ledger, 0)] });
+    expect(await appended(stream, 1)).toBe('stored');
+    stream.send({ entries: [entry(ledger, 0, { request: 8 }), entry(ledger, 0, { request: 9, text: 'another' })] });
+    expect(await appended(stream, 8)).toBe('stored');
+    await appended(stream, 9);
+    await using reads = readStream(bookie.port);
+    reads.send({ hello: HELLO, reads: [read(ledger)] });
+    expect(await answered(reads)).toEqual(['entry 0']);
+  });
+});
+
+test('a client that does not read its answers costs a bounded amount of memory', async () => {
+  const ledger = newLedger();
+  await using stream = appendStream(bookie.port);
+  stream.send({ hello: HELLO });
+  for (let at = 0; at < 60; at++) {
+    stream.send({ entries: [entry(ledger, at, { text: 'x'.repeat(4 * MiB) })] });
+    expect(await appended(stream, at + 1)).toBe('stored');
+  }
+  const before = await memoryOf(bookie);
+  const streams = Array.from({ length: 10 }, () => {
+    const greedy = readStream(bookie.port);
+    greedy.pause();
+    const reads = Array.from({ length: 1_000 }, (_, at) => read(ledger, { request: at + 1, maxBytes: 4_294_967_295 }));
+    greedy.send({ hello: HELLO, reads });
+    return greedy;
+  });
+  await using reads = readStream(bookie.port);
+  for (let round = 0; round < 20; round++) {
+    reads.send({
+      ...(round === 0 ? { hello: HELLO } : {}),
+      reads: [read(ledger, { request: round + 1, maxBytes: 1 })],
+    });
+    expect((await answered(reads, round + 1)).length).toBe(1);
+  }
+  await watch.unharmed();
+  expect((await memoryOf(bookie)).now - before.now).toBeLessThan(450); // of 40,000 that were asked for
+  for (const greedy of streams) await greedy[Symbol.asyncDispose]();
+});
+
+/** Numbers that look random, the same each time. */
+function* random(seed: number): Generator<number, never> {
+  for (let state = seed; ; ) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+    yield state / 4_294_967_296;
+  }
+}
+
+test('frames with flipped and missing bytes: a clear end or an answer, never an internal error', async () => {
+  const numbers = random(99);
+  const below = (limit: number): number => Math.floor(numbers.next().value * limit);
+  const reasons = new Map<string, number>();
+  const lacs = [{ request: 3, ledgerId: 5 as LedgerId, fence: true, masterKey: KEY }];
+  for (let round = 0; round < 40; round++) {
+    const ledger = newLedger();
+    const streams = Array.from({ length: 25 }, (_, at) => {
+      const appends = appendRequest.encode({ hello: HELLO, entries: [entry(ledger, at), entry(ledger, at + 1)] });
+      const reads = readRequest.encode({ hello: HELLO, reads: [read(ledger, { fence: true })], lacs });
+      const bytes = at % 2 === 0 ? appends : reads;
+      for (let flips = 1 + below(4); flips > 0; flips--) bytes[below(bytes.length)] = below(256);
+      const stream = at % 2 === 0 ? appendStream(bookie.port) : readStream(bookie.port);
+      stream.sendBytes(below(4) === 0 ? bytes.subarray(0, below(bytes.length)) : bytes);
+      stream.halfClose();
+      return stream;
+    });
+    for (const stream of streams) {
+      const { status, reason } = await stream.ended();
+      const key = `${status} ${reason}`;
+      reasons.set(key, (reasons.get(key) ?? 0) + 1);
+      await stream[Symbol.asyncDispose]();
+    }
+  }
+  expect([...reasons.keys()].toSorted()).toEqual(['INVALID_ARGUMENT PROTOCOL_VIOLATION', 'OK undefined']);
+  for (const count of reasons.values()) expect(count).toBeGreaterThan(50);
+});

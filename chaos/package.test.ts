@@ -1,0 +1,273 @@
+/** The package as npm packs it: an app outside of this checkout imports it, requires it, and type-checks against it. */
+import { execFile } from 'node:child_process';
+import { mkdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type ServerProcess, startStandalone, temporaryFolder } from './support/process.ts';
+
+const execute = promisify(execFile);
+const MODULES = path.resolve('node_modules');
+
+let server: ServerProcess;
+/** An app's folder, with the package in its node_modules. */
+let app: string;
+let packed: string[];
+
+interface Manifest {
+  readonly version: string;
+  readonly dependencies: Readonly<Record<string, string>>;
+}
+
+async function manifest(): Promise<Manifest> {
+  return JSON.parse(await readFile('package.json', 'utf8')) as Manifest;
+}
+
+beforeAll(async () => {
+  app = await temporaryFolder();
+  // `prepare` would build again, under the feet of whoever runs the program.
+  await execute('npm', ['pack', '--ignore-scripts', '--pack-destination', app]);
+  await execute(
+    'sh',
+    [
+      '-c',
+      'mkdir node_modules && mv magnetar-*.tgz magnetar.tgz && tar xzf magnetar.tgz && mv package node_modules/magnetar',
+    ],
+    {
+      cwd: app,
+    },
+  );
+  packed = (await execute('tar', ['tzf', 'magnetar.tgz'], { cwd: app })).stdout.trim().split('\n');
+  // What the package declares, and nothing else.
+  const { dependencies } = await manifest();
+  const modules = path.join(app, 'node_modules', 'magnetar', 'node_modules');
+  for (const name of Object.keys(dependencies)) {
+    await mkdir(path.dirname(path.join(modules, name)), { recursive: true });
+    await symlink(path.join(MODULES, name), path.join(modules, name));
+  }
+  server = await startStandalone();
+});
+afterAll(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await rm(app, { recursive: true, force: true });
+});
+
+/** Publishes and consumes; prints what it got, and which files the process has loaded. */
+const APP = `
+  const client = new Client({ serviceUrl: process.argv[2] });
+  const topic = process.argv[3];
+  const producer = await client.createProducer({ topic });
+  const id = await producer.send({ data: 'hello', key: 'k', properties: { from: 'app' } });
+  const consumer = await client.subscribe({ topic, subscription: 's', startPosition: id });
+  const message = await consumer.receive();
+  await consumer.acknowledge(message);
+  const error = await client.subscribe({ topic, subscription: 's' }).catch((reason) => reason);
+  await client.close();
+  const loaded = Object.keys(require.cache);
+  console.log(JSON.stringify({
+    got: [message.data.toString(), message.key, message.properties, message.messageId.equals(id)],
+    error: [error instanceof MagnetarError, error.code, MessageId.parse(id.toString()).equals(id)],
+    loaded,
+  }));
+`;
+
+interface Outcome {
+  readonly got: readonly unknown[];
+  readonly error: readonly unknown[];
+  readonly loaded: readonly string[];
+}
+
+/** Names every file that is loaded as an ECMAScript module. */
+const HOOKS = `
+  import { appendFileSync } from 'node:fs';
+  export async function load(url, context, next) {
+    appendFileSync(process.env.LOADED, url + '\\n');
+    return await next(url, context);
+  }
+`;
+
+/** Runs an app; tells what it printed, and the files that it loaded, in whatever way. */
+async function run(file: string, source: string): Promise<Outcome> {
+  const log = path.join(app, `${file}.loaded`);
+  await writeFile(path.join(app, 'hooks.mjs'), HOOKS);
+  await writeFile(
+    path.join(app, 'register.mjs'),
+    `import { register } from 'node:module'; register('./hooks.mjs', import.meta.url);`,
+  );
+  await writeFile(path.join(app, file), source);
+  const args = ['--import', './register.mjs', file, server.serviceUrl, `package-${file}`];
+  const env = { ...process.env, LOADED: log };
+  const { stdout, stderr } = await execute(process.execPath, args, { cwd: app, env, timeout: 30_000 });
+  expect(stderr.replaceAll(/^.*(ExperimentalWarning|--trace-warnings).*\n/gm, '')).toBe('');
+  const outcome = JSON.parse(stdout) as Outcome;
+  const modules = (await readFile(log, 'utf8')).trim().split('\n');
+  return { ...outcome, loaded: [...new Set([...modules, ...outcome.loaded])] };
+}
+
+/** Which files of Magnetar, and which packages, are among the loaded files. */
+function parts(loaded: readonly string[]): { own: string[]; packages: string[] } {
+  return {
+    own: loaded.flatMap((file) => /magnetar\/dist\/services\/(.*)/.exec(file)?.[1] ?? []),
+    packages: loaded.flatMap((file) => /node_modules\/((?:@[^/]+\/)?[^/]+)\/(?!.*node_modules)/.exec(file)?.[1] ?? []),
+  };
+}
+
+const SERVER_PACKAGES = [
+  '@grpc/proto-loader',
+  'level',
+  'classic-level',
+  'fastify',
+  'commander',
+  'picocolors',
+  'pino',
+  'pino-pretty',
+];
+
+/** What the app did, and what of a server was loaded for it. */
+interface Summary extends Omit<Outcome, 'loaded'> {
+  readonly sdk: boolean;
+  readonly serverFiles: readonly string[];
+  readonly serverPackages: readonly string[];
+}
+
+function summary({ got, error, loaded }: Outcome): Summary {
+  const { own, packages } = parts(loaded);
+  return {
+    got,
+    error,
+    sdk: own.includes('client/index.js') && packages.includes('@grpc/grpc-js'),
+    serverFiles: own.filter((file) => !/^(client|wire|runtime|lib)\//.test(file)),
+    serverPackages: SERVER_PACKAGES.filter((name) => packages.includes(name)),
+  };
+}
+
+const GOOD: Summary = {
+  got: ['hello', 'k', { from: 'app' }, true],
+  error: [true, 'CONSUMER_BUSY', true],
+  sdk: true,
+  serverFiles: [],
+  serverPackages: [],
+};
+
+describe('an app', () => {
+  test('imports the package', async () => {
+    const source = `
+      import { createRequire } from 'node:module';
+      import { Client, MagnetarError, MessageId } from 'magnetar';
+      const require = createRequire(import.meta.url);
+      ${APP}`;
+    expect(summary(await run('app.mjs', source))).toEqual(GOOD);
+  });
+
+  test('requires the package', async () => {
+    const source = `
+      const { Client, MagnetarError, MessageId } = require('magnetar');
+      (async () => {${APP}})();`;
+    expect(summary(await run('app.cjs', source))).toEqual(GOOD);
+  });
+
+  test('that loads a server is noticed by these checks', async () => {
+    const source = `
+      import { createRequire } from 'node:module';
+      const require = createRequire(import.meta.url);
+      await import('./node_modules/magnetar/dist/services/main/http.js');
+      console.log(JSON.stringify({ got: [], error: [], loaded: Object.keys(require.cache) }));`;
+    const { serverFiles, serverPackages } = summary(await run('server.mjs', source));
+    expect(serverFiles).toEqual(['main/http.js']);
+    expect(serverPackages).toEqual(['fastify']);
+  });
+
+  test('finds the API for other languages, and nothing that is not exported', async () => {
+    const source = `
+      import { createRequire } from 'node:module';
+      import { readFileSync } from 'node:fs';
+      const require = createRequire(import.meta.url);
+      const text = readFileSync(require.resolve('magnetar/proto/magnetar/v1/broker.proto'), 'utf8');
+      const inner = await import('magnetar/dist/services/main/main.js').catch((error) => error.code);
+      console.log(JSON.stringify({ got: [text.includes('service Broker'), inner], error: [], loaded: [] }));`;
+    expect((await run('proto.mjs', source)).got).toEqual([true, 'ERR_PACKAGE_PATH_NOT_EXPORTED']);
+  });
+});
+
+const TYPED = `
+  import { Client, MagnetarError, MessageId, type Message, type ProducerMessage, type StartPosition } from 'magnetar';
+
+  export async function main(serviceUrl: string): Promise<number> {
+    await using client = new Client({ serviceUrl, operationTimeoutMs: 1_000 });
+    await using producer = await client.createProducer({ topic: 't', producerName: 'p', batchingMaxMessages: 10 });
+    const message: ProducerMessage = { data: new Uint8Array(1), key: 'k', properties: { a: 'b' } };
+    const id: MessageId = await producer.send(message);
+    const from: StartPosition = id;
+    await using consumer = await client.subscribe({ topic: 't', subscription: 's', startPosition: from });
+    let bytes = 0;
+    for await (const received of consumer) {
+      const { data, index, key }: Message = received;
+      bytes += data.length + index + (key?.length ?? 0);
+      await consumer.acknowledge(received);
+      if (bytes > 100) break;
+    }
+    try {
+      await consumer.receive({ timeoutMs: 10, signal: AbortSignal.timeout(5) });
+    } catch (error) {
+      if (error instanceof MagnetarError && error.code === 'DEADLINE_EXCEEDED') return bytes;
+      throw error;
+    }
+    // @ts-expect-error a topic is needed
+    await client.createProducer({});
+    // @ts-expect-error no such subscription type
+    await client.subscribe({ topic: 't', subscription: 's', subscriptionType: 'shard' });
+    return bytes;
+  }
+`;
+
+/** Type-checks a file of an app with every check on; gives what tsc says. */
+async function typeCheck(file: string, source: string, compilerOptions: object): Promise<string> {
+  const folder = path.join(app, file.replaceAll('.', '-'));
+  await mkdir(folder);
+  await writeFile(path.join(folder, file), source);
+  const strict = { strict: true, skipLibCheck: false, noEmit: true, exactOptionalPropertyTypes: true };
+  const shared = { target: 'es2022', lib: ['es2023', 'esnext.disposable'], types: ['node'] };
+  const typeRoots = [path.join(MODULES, '@types')];
+  const config = { compilerOptions: { ...strict, ...shared, typeRoots, ...compilerOptions }, files: [file] };
+  await writeFile(path.join(folder, 'tsconfig.json'), JSON.stringify(config));
+  const compiler = path.join(MODULES, 'typescript', 'bin', 'tsc');
+  const result = execute(process.execPath, [compiler, '-p', folder], { cwd: folder });
+  return await result.then(
+    ({ stdout }) => stdout,
+    (error: { stdout: string }) => error.stdout,
+  );
+}
+
+describe('the types of the package hold under --strict', () => {
+  test.each([
+    ['app.mts', { module: 'nodenext' }],
+    ['app.ts', { module: 'esnext', moduleResolution: 'bundler' }],
+    ['app.cts', { module: 'nodenext' }],
+  ])('%s', async (file, compilerOptions) => {
+    expect(await typeCheck(file, TYPED, compilerOptions)).toBe('');
+  });
+});
+
+describe('the tarball', () => {
+  test('holds the program, the API, licence and readme, and no tests', () => {
+    for (const file of [
+      'LICENSE',
+      'README.md',
+      'package.json',
+      'dist/services/client/index.d.ts',
+      'dist/services/main/magnetar.js',
+      'proto/magnetar/v1/broker.proto',
+    ]) {
+      expect(packed).toContain(`package/${file}`);
+    }
+    expect(packed.filter((file) => /\.(test|contract)\.|\/testing\/|chaos|bench/.test(file))).toEqual([]);
+  });
+
+  test('holds a program that runs', async () => {
+    const program = path.join(app, 'node_modules', 'magnetar', 'dist', 'services', 'main', 'magnetar.js');
+    const { stdout } = await execute(program, ['--version'], { cwd: app });
+    expect(stdout).toBe(`${(await manifest()).version}\n`);
+    const args = ['read', 'package-app.mjs', '--exit-at-end', '--service-url', server.serviceUrl];
+    expect((await execute(program, args, { cwd: app })).stdout).toBe('hello\n');
+  });
+});

@@ -1,0 +1,224 @@
+import { getEventListeners } from 'node:events';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { EntryId, Epoch, LedgerId, MessageIndex, Millis, SequenceId } from '../lib/ids.ts';
+import { nodeClock } from '../runtime/node/clock.ts';
+import { BlockBuilder } from '../wire/block.ts';
+import type { Delivery } from '../wire/frames.ts';
+import { deferred } from './abort.ts';
+import { Client } from './client.ts';
+import type { Consumer } from './consumer.ts';
+import { nodeEnvironment } from './environment.ts';
+import { MessageId } from './message-id.ts';
+import type { ConsumerOptions } from './options.ts';
+import { FakeBroker } from './testing/fake-broker.ts';
+import { numbered, rejection, turn } from './testing/steps.ts';
+
+let broker: FakeBroker;
+let client: Client;
+
+beforeEach(async () => {
+  broker = await new FakeBroker().listen();
+  client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
+});
+
+afterEach(async () => {
+  const closing = client.close();
+  broker.crash();
+  await closing;
+  broker.checkClean();
+});
+
+function subscribe(options: Partial<ConsumerOptions> = {}, from = client): Promise<Consumer> {
+  return from.subscribe({ topic: 't', subscription: 's', startPosition: 'earliest', ...options });
+}
+
+/** Publishes texts, each as an entry of its own. */
+async function publish(texts: readonly string[]): Promise<void> {
+  await using producer = await client.createProducer({ topic: 't', batchingEnabled: false });
+  await Promise.all(texts.map((data) => producer.send({ data })));
+}
+
+async function take(consumer: Consumer, count: number): Promise<string[]> {
+  const texts: string[] = [];
+  while (texts.length < count) texts.push((await consumer.receive({ timeoutMs: 2_000 })).data.toString());
+  return texts;
+}
+
+/** Has the answers to seeks get lost; resolves when a seek has come. */
+function loseSeek(): Promise<void> {
+  const came = deferred<void>();
+  broker.hooks.answerSeek = () => {
+    came.resolve();
+    return false;
+  };
+  return came.promise;
+}
+
+describe('a seek that comes to nothing', () => {
+  const nowhere = MessageId.parse('8:0:0');
+
+  test('costs no permits: what was taken while it was under way is given back when it is refused', async () => {
+    await publish(numbered(6));
+    const consumer = await subscribe({ receiverQueueSize: 2 });
+    const came = loseSeek();
+    const seeking = rejection(consumer.seek(nowhere));
+    await came;
+    expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
+    const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
+    const answer = { consumer: 1, seekId: 1, error, nextIndex: 0 as MessageIndex };
+    for (const stream of broker.consumeStreams) stream.send({ seeksDone: [answer] });
+    expect((await seeking).code).toBe('POSITION_NOT_FOUND');
+    expect(await take(consumer, 4)).toEqual(['m2', 'm3', 'm4', 'm5']);
+  });
+
+  test('nor does one that is not answered in time', async () => {
+    await publish(numbered(6));
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
+    const consumer = await subscribe({ receiverQueueSize: 2 }, impatient);
+    const came = loseSeek();
+    const seeking = rejection(consumer.seek(nowhere));
+    await came;
+    expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
+    expect((await seeking).code).toBe('DEADLINE_EXCEEDED');
+    expect(await take(consumer, 4)).toEqual(['m2', 'm3', 'm4', 'm5']);
+  });
+
+  test('when it was done but nobody said so, what lies behind the new position is given once more, not left out', async () => {
+    await publish(numbered(4));
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
+    const consumer = await subscribe({}, impatient);
+    expect(await take(consumer, 4)).toEqual(numbered(4));
+    const came = loseSeek();
+    const seeking = rejection(consumer.seek({ index: 1 }));
+    await came;
+    expect((await seeking).code).toBe('DEADLINE_EXCEEDED');
+    await broker.restart();
+    expect(await take(consumer, 3)).toEqual(['m1', 'm2', 'm3']);
+  });
+});
+
+describe('reopening', () => {
+  test('a consumer that is closed again and again as soon as it is open waits longer each time', async () => {
+    const waits: number[] = [];
+    const enough = deferred<void>();
+    const clock = {
+      ...nodeClock,
+      after: (...[ms, callback, options]: Parameters<typeof nodeClock.after>) => {
+        if (ms > 5_000) return nodeClock.after(ms, callback, options);
+        if (waits.push(ms) === 6) enough.resolve();
+        return nodeClock.after(0, callback, options);
+      },
+    };
+    await using own = new Client({ serviceUrl: broker.url, operationTimeoutMs: 20_000 }, { ...nodeEnvironment, clock });
+    broker.hooks.subscribe = () => {
+      setImmediate(() => {
+        for (const stream of broker.consumeStreams) stream.closeConsumers('NOT_OWNER', true);
+      });
+      return undefined;
+    };
+    await subscribe({}, own);
+    await enough.promise;
+    broker.hooks.subscribe = () => undefined;
+    expect(waits[0]).toBe(0);
+    for (const ms of waits.slice(1)) expect(ms).toBeGreaterThan(0);
+    expect(waits[5]).toBeGreaterThan(waits[1] ?? 0);
+  });
+
+  test('unsubscribe rejects when the consumer cannot be opened any more: the subscription may be there still', async () => {
+    const consumer = await subscribe();
+    broker.crash();
+    broker.hooks.subscribe = () => ({ code: 'NAMESPACE_NOT_FOUND', retryable: false });
+    const unsubscribed = rejection(consumer.unsubscribe());
+    await broker.listen();
+    expect((await unsubscribed).code).toBe('NAMESPACE_NOT_FOUND');
+    expect(broker.topic('t').subscriptions.has('s')).toBe(true);
+    await consumer.close();
+  });
+
+  test('unsubscribe rejects, too, when the consumer fails while acknowledgments are still under way', async () => {
+    broker.hooks.ack = () => 'confirmSilently';
+    await publish(['a']);
+    const consumer = await subscribe();
+    const acked = rejection(consumer.acknowledge(await consumer.receive()));
+    const unsubscribed = rejection(consumer.unsubscribe());
+    const [stream] = broker.consumeStreams;
+    while (stream?.acks.length !== 1) await turn();
+    stream.closeConsumers('CONSUMER_FENCED', false);
+    expect((await acked).code).toBe('CONSUMER_FENCED');
+    expect((await unsubscribed).code).toBe('CONSUMER_FENCED');
+  });
+});
+
+describe('iterations', () => {
+  test('a loop that is left leaves the consumer as it is: nothing is taken that the loop did not see', async () => {
+    await publish(numbered(9));
+    const consumer = await subscribe();
+    const seen: string[] = [];
+    for await (const message of consumer) {
+      seen.push(message.data.toString());
+      if (seen.length === 2) break;
+    }
+    const failed = async (): Promise<void> => {
+      for await (const message of consumer.messages({ untilEnd: true })) {
+        seen.push(message.data.toString());
+        throw new Error('of the app');
+      }
+    };
+    await expect(failed()).rejects.toThrow('of the app');
+    seen.push(...(await take(consumer, 2)));
+    const iteration = consumer.messages();
+    seen.push((await iteration.next()).value?.data.toString() ?? '');
+    await iteration.return?.();
+    expect(await iteration.next()).toEqual({ done: true, value: undefined });
+    for await (const message of consumer.messages({ untilEnd: true })) seen.push(message.data.toString());
+    expect(seen).toEqual(numbered(9));
+  });
+
+  test('no listener is left on a signal', async () => {
+    const consumer = await subscribe();
+    const { signal } = new AbortController();
+    const iteration = consumer.messages({ signal });
+    const step = iteration.next();
+    const received = consumer.receive({ signal });
+    await turn();
+    expect(getEventListeners(signal, 'abort').length).toBe(2);
+    await publish(numbered(2));
+    await Promise.all([step, received]);
+    const p = await client.createProducer({ topic: 't' }, { signal });
+    const messages = [await p.send({ data: 'x' }, { signal }), (await step).value?.messageId];
+    for (const id of messages) if (id !== undefined) await consumer.acknowledge(id, { signal });
+    await p.flush({ signal });
+    await rejection(consumer.receive({ signal, timeoutMs: 0 }).then(() => consumer.receive({ signal, timeoutMs: 0 })));
+    await consumer.close({ signal });
+    expect(getEventListeners(signal, 'abort').length).toBe(0);
+  });
+});
+
+describe('what an app gets wrong', () => {
+  test('is told whether a message is there or not', async () => {
+    await publish(['a']);
+    const consumer = await subscribe();
+    await turn();
+    const error = await rejection(consumer.receive({ timeoutMs: -1 }));
+    expect(error.message).toBe('timeoutMs is -1; it must be an integer from 0 to 86400000');
+    expect(await take(consumer, 1)).toEqual(['a']);
+  });
+});
+
+/** A delivery of one message. */
+function delivery(consumer: number, bytes: number): Delivery {
+  const builder = new BlockBuilder({ producerName: 'p', epoch: 0 as Epoch, capacityBytes: bytes });
+  builder.append({ payload: Buffer.alloc(bytes) }, 0n as SequenceId);
+  const place = { ledgerId: 7 as LedgerId, entryId: 0 as EntryId, index: 0 as MessageIndex, appendTime: 1 as Millis };
+  return { consumer, ...place, skip: Buffer.alloc(0), redeliveries: 0, ...builder.finish(1 as Millis) };
+}
+
+describe('memory', () => {
+  test('a small entry in a frame with entries of other consumers does not keep the frame', async () => {
+    const [large, small] = [await subscribe(), await subscribe({ topic: 'u' })];
+    const frame = { deliveries: [delivery(1, 100_000), delivery(2, 100)] };
+    for (const stream of broker.consumeStreams) stream.send(frame);
+    expect((await large.receive()).data.buffer.byteLength).toBeGreaterThan(100_000);
+    expect((await small.receive()).data.buffer.byteLength).toBeLessThan(300);
+  });
+});

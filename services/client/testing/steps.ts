@@ -1,0 +1,22 @@
+/** What tests of the client do again and again. */
+import { MagnetarError } from '../../lib/errors.ts';
+
+/** The error with which something rejects. */
+export async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
+  const error: unknown = await work.then(
+    () => new Error('it did not reject'),
+    (reason: unknown) => reason,
+  );
+  if (error instanceof MagnetarError) return error;
+  throw error;
+}
+
+/** "m0", "m1" and so on. */
+export function numbered(count: number, from = 0): string[] {
+  return Array.from({ length: count }, (_, i) => `m${from + i}`);
+}
+
+/** The end of a turn of the event loop: frames come and go. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
