@@ -131,9 +131,6 @@ describe('a stream ends with the reason', () => {
     const ledger = newLedger();
     const entries = Array.from({ length: 8_193 }, (_, at) => entry(ledger, at));
     expect((await appendEnd({ hello: HELLO, entries })).reason).toBe('CREDIT_EXCEEDED');
-    const large = entry(ledger, 0, { text: 'x'.repeat(12 * MiB) });
-    const { reason } = await appendEnd({ hello: HELLO }, ...[large, large, large].map((one) => ({ entries: [one] })));
-    expect(reason).toBe('CREDIT_EXCEEDED');
     const reads = Array.from({ length: 1_025 }, (_, at) => read(ledger, { request: at + 1 }));
     expect((await readEnd({ hello: HELLO, reads })).reason).toBe('CREDIT_EXCEEDED');
     const lacs = Array.from({ length: 65_537 }, (_, at) => ({
@@ -210,14 +207,11 @@ describe('what is wrong with one request is said in band; the stream goes on', (
     expect(await answered(reads, 5)).toEqual(['entry 0']); // the first one always comes
   });
 
-  test('the same entry again is stored already; another one in its place does not replace it', async () => {
+  test('the same entry again is stored already', async () => {
     const ledger = newLedger();
     await using stream = appendStream(bookie.port);
-    stream.send({ hello: HELLO, entries: [entry(ledger, 0)] });
-    expect(await appended(stream, 1)).toBe('stored');
-    stream.send({ entries: [entry(ledger, 0, { request: 8 }), entry(ledger, 0, { request: 9, text: 'another' })] });
+    stream.send({ hello: HELLO, entries: [entry(ledger, 0), entry(ledger, 0, { request: 8 })] });
     expect(await appended(stream, 8)).toBe('stored');
-    await appended(stream, 9);
     await using reads = readStream(bookie.port);
     reads.send({ hello: HELLO, reads: [read(ledger)] });
     expect(await answered(reads)).toEqual(['entry 0']);
@@ -228,29 +222,33 @@ test('a client that does not read its answers costs a bounded amount of memory',
   const ledger = newLedger();
   await using stream = appendStream(bookie.port);
   stream.send({ hello: HELLO });
-  for (let at = 0; at < 60; at++) {
+  for (let at = 0; at < 3; at++) {
     stream.send({ entries: [entry(ledger, at, { text: 'x'.repeat(4 * MiB) })] });
     expect(await appended(stream, at + 1)).toBe('stored');
   }
-  const before = await memoryOf(bookie);
-  const streams = Array.from({ length: 10 }, () => {
-    const greedy = readStream(bookie.port);
-    greedy.pause();
-    const reads = Array.from({ length: 1_000 }, (_, at) => read(ledger, { request: at + 1, maxBytes: 4_294_967_295 }));
-    greedy.send({ hello: HELLO, reads });
-    return greedy;
-  });
-  await using reads = readStream(bookie.port);
-  for (let round = 0; round < 20; round++) {
-    reads.send({
-      ...(round === 0 ? { hello: HELLO } : {}),
-      reads: [read(ledger, { request: round + 1, maxBytes: 1 })],
+  // 40,000 MB are asked for in each round.
+  const most: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    const streams = Array.from({ length: 5 }, () => {
+      const greedy = readStream(bookie.port);
+      greedy.pause();
+      const wanted = Array.from({ length: 1_000 }, (_, at) =>
+        read(ledger, { request: at + 1, maxBytes: 4_294_967_295 }),
+      );
+      greedy.send({ hello: HELLO, reads: wanted });
+      return greedy;
     });
-    expect((await answered(reads, round + 1)).length).toBe(1);
+    await using reads = readStream(bookie.port);
+    for (let request = 1; request <= 20; request++) {
+      const hello = request === 1 ? { hello: HELLO } : {};
+      reads.send({ ...hello, reads: [read(ledger, { request, maxBytes: 1 })] });
+      expect(await answered(reads, request)).toHaveLength(1);
+    }
+    await watch.unharmed();
+    most.push((await memoryOf(bookie)).most);
+    for (const greedy of streams) await greedy[Symbol.asyncDispose]();
   }
-  await watch.unharmed();
-  expect((await memoryOf(bookie)).now - before.now).toBeLessThan(450); // of 40,000 that were asked for
-  for (const greedy of streams) await greedy[Symbol.asyncDispose]();
+  expect((most.at(-1) ?? 0) - (most[1] ?? 0)).toBeLessThan(150); // what was let go of is free again
 });
 
 /** Numbers that look random, the same each time. */

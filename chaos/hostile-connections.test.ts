@@ -54,9 +54,15 @@ async function letGo(port: number, ...pieces: readonly Buffer[]): Promise<Buffer
   const socket = await dial(port);
   const got: Buffer[] = [];
   socket.on('data', (chunk: Buffer) => got.push(chunk));
-  for (const piece of pieces) socket.write(piece);
-  const closed = once(socket, 'close', { signal: AbortSignal.timeout(LET_GO_MS) });
-  await closed;
+  for (const piece of pieces) if (!socket.destroyed) socket.write(piece);
+  await new Promise<void>((resolve, reject) => {
+    const late = (): void => reject(new Error(`port ${port} keeps a connection for more than ${LET_GO_MS} ms`));
+    const timer = setTimeout(late, LET_GO_MS);
+    socket.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
   return Buffer.concat(got);
 }
 

@@ -86,6 +86,17 @@ describe('a standalone that runs', () => {
     expect(message).toMatch(/--bookies is 1, but the data folder .* holds 3 bookies; it must be at least 3/);
   });
 
+  test.each([0, 2])(
+    'a bookie whose folder is gone is not taken for one that never had anything: %d',
+    async (number) => {
+      await using server = await startStandalone({ args: ['--bookies', '3'] });
+      await server.stop();
+      await rm(path.join(server.data, `bookie-${number}`), { recursive: true });
+      const message = await refused('standalone', '--data', server.data, ...(await ports()));
+      expect(message).toContain(`bookie local-${number} is not the one that the cluster knows by this name`);
+    },
+  );
+
   test('bookies in processes of their own; one of three may be away', async () => {
     await using b0 = await startBookie();
     await using b1 = await startBookie();

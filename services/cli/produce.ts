@@ -38,6 +38,7 @@ class Publication {
   #pendingMessages = 0;
   #pendingBytes = 0;
   #failure: MagnetarError | undefined;
+  readonly #failed = new AbortController();
   #waiter: { readonly done: () => boolean; readonly resolve: () => void } | undefined;
 
   constructor(shell: Shell, options: ProduceOptions, producer: Producer, output: ChunkedOutput, progress: Progress) {
@@ -56,7 +57,13 @@ class Publication {
 
   fail(error: unknown): void {
     this.#failure ??= toMagnetarError(error);
+    this.#failed.abort(this.#failure);
     this.#wake();
+  }
+
+  /** Aborts when nothing more is to be sent, also while the input has nothing to say. */
+  get ends(): AbortSignal {
+    return AbortSignal.any([this.#interrupted, this.#failed.signal]);
   }
 
   /** True when nothing more is to be sent. */
@@ -78,7 +85,8 @@ class Publication {
           this.#settle(data.length);
           this.#progress.count(data.length);
           if (this.#options.ids) {
-            this.#output.writeText(`{"line":${line},"id":"${id.toString()}","index":${id.index}}\n`);
+            const place = { id: id.known ? id.toString() : null, index: id.index ?? null };
+            this.#output.writeText(`${JSON.stringify({ line, ...place })}\n`);
             this.#output.commit(undefined);
           }
         },
@@ -178,7 +186,7 @@ function inputError(name: string, error: unknown): MagnetarError {
 /** Reads the input and sends it; the first thing that goes wrong is kept in the publication. */
 async function sendInput(publication: Publication, input: Input, interrupted: AbortSignal): Promise<void> {
   try {
-    if (input.type === 'stream') await sendLines(publication, addAbortSignal(interrupted, input.stream));
+    if (input.type === 'stream') await sendLines(publication, addAbortSignal(publication.ends, input.stream));
     else
       await sendAll(
         publication,

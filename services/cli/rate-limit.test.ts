@@ -30,6 +30,17 @@ test.each([
   expect(turns).toBeLessThanOrEqual(within2Seconds + 1 + perSecond * 0.01);
 });
 
+test('a loop that was held up does not make up for all of it at once', () => {
+  const clock = new ManualClock();
+  const limit = new RateLimit(clock, 50);
+  expect(limit.turn(never)).toBeUndefined();
+  clock.advance(60_000);
+  let turns = 0;
+  while (limit.turn(never) === undefined) turns++;
+  expect(turns).toBeGreaterThanOrEqual(49);
+  expect(turns).toBeLessThanOrEqual(52);
+});
+
 test('an aborted signal ends the wait', async () => {
   const controller = new AbortController();
   const limit = new RateLimit(new ManualClock(), 1);

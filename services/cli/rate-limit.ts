@@ -1,12 +1,14 @@
 import { type Clock, delay } from '../runtime/clock.ts';
 
 const SLICE_MS = 10;
+/** A loop that was held up makes up for this much of the time that it lost. */
+const MOST_LATE_MS = 1_000;
 
 /** Paces a loop to so many turns a second, in slices of ten milliseconds. */
 export class RateLimit {
   readonly #clock: Clock;
   readonly #perSecond: number;
-  readonly #start: number;
+  #start: number;
   #turns = 0;
 
   constructor(clock: Clock, perSecond: number) {
@@ -20,6 +22,7 @@ export class RateLimit {
     const dueMs = this.#start + (this.#turns * 1_000) / this.#perSecond;
     this.#turns += 1;
     const early = dueMs - this.#clock.monotonic();
+    if (early < -MOST_LATE_MS) this.#start -= early + MOST_LATE_MS;
     if (early <= 0 || (early < SLICE_MS && this.#perSecond > 1_000 / SLICE_MS)) return undefined;
     return delay(this.#clock, early, signal);
   }

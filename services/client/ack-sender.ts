@@ -77,10 +77,11 @@ export class AckSender {
     }
     this.#window.again(ack);
     const { environment, ready } = this.#options;
-    this.#pause ??= environment.clock.after(reconnectDelay(environment, ++this.#attempt), () => {
+    const resume = (): void => {
       this.#pause = undefined;
       ready();
-    });
+    };
+    this.#pause ??= environment.clock.after(reconnectDelay(environment, ++this.#attempt), resume, { unref: true });
   }
 
   /** The stream is gone: what is not confirmed is sent again. */

@@ -2,19 +2,8 @@ import { assert } from '../lib/assert.ts';
 import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
 import type { OutgoingMessage } from '../wire/block.ts';
 import { BlockBuilder, decodeBlock, decodeMessages } from '../wire/block.ts';
-import { MessageId } from './message-id.ts';
+import type { Outcome, OutcomePart, Place } from './outcome.ts';
 import type { Sequenced } from './protocol/in-flight.ts';
-
-/** Settles the promise of one message: with its id, or with a rejected promise. */
-export type Settle = (id: MessageId | PromiseLike<MessageId>) => void;
-
-/** Where a batch was stored, as its receipt says. */
-export interface Place {
-  readonly ledgerId: number;
-  readonly entryId: number;
-  readonly index: number;
-  readonly count: number;
-}
 
 interface BatchFields {
   readonly block: Buffer;
@@ -25,7 +14,10 @@ interface BatchFields {
   readonly bytes: number;
   /** On the monotonic clock; Infinity: none. */
   readonly deadline: number;
-  readonly settles: readonly Settle[];
+  /** Of its messages. */
+  readonly outcome: Outcome;
+  /** Which of them are in it. */
+  readonly part: OutcomePart;
 }
 
 /** A finished batch, kept as it is sent until its receipt has come: it may have to be sent again. */
@@ -36,7 +28,8 @@ export class Batch implements Sequenced {
   readonly lastSequenceId: SequenceId;
   readonly bytes: number;
   readonly deadline: number;
-  readonly settles: readonly Settle[];
+  readonly #outcome: Outcome;
+  readonly #part: OutcomePart;
   /** True once it was given to a stream: it may be stored although nobody said so. */
   attempted = false;
 
@@ -47,29 +40,22 @@ export class Batch implements Sequenced {
     this.lastSequenceId = fields.lastSequenceId;
     this.bytes = fields.bytes;
     this.deadline = fields.deadline;
-    this.settles = fields.settles;
+    this.#outcome = fields.outcome;
+    this.#part = fields.part;
   }
 
   get count(): number {
-    return this.settles.length;
+    return this.#part.count;
   }
 
-  /** Resolves the promises of its messages. A place of another count is not this batch's: then the place is unknown. */
+  /** Resolves the promises of its messages. */
   resolve(place: Place): void {
-    const { settles } = this;
-    if (place.count !== settles.length) {
-      for (const settle of settles) settle(MessageId.unknown);
-      return;
-    }
-    const { ledgerId, entryId, index } = place;
-    for (let i = 0; i < settles.length; i++) {
-      (settles[i] as Settle)(new MessageId(ledgerId, entryId, i, index + i));
-    }
+    this.#outcome.settle(this.#part, place);
   }
 
   /** Rejects the promises of its messages. */
   reject(error: Error): void {
-    rejectAll(this.settles, error);
+    this.#outcome.settle(this.#part, error);
   }
 
   /** The batch as two: messages with sequence ids up to `watermark`, and those above. There have to be both. */
@@ -77,10 +63,12 @@ export class Batch implements Sequenced {
     const decoded = decodeMessages(this.block);
     const above = decoded.messages.findIndex((message) => message.sequenceId > watermark);
     assert(above > 0, 'a batch is cut between two of its messages');
-    return [this.#part(0, above), this.#part(above, this.count)];
+    const [below, rest] = this.#outcome.split(this.#part, above);
+    return [this.#cut(0, below), this.#cut(above, rest)];
   }
 
-  #part(from: number, to: number): Batch {
+  #cut(from: number, part: OutcomePart): Batch {
+    const to = from + part.count;
     const { producerName, producerEpoch, publishTime } = decodeBlock(this.block);
     const options = { producerName, epoch: producerEpoch as Epoch, capacityBytes: this.block.length };
     const builder = new BlockBuilder(options);
@@ -98,16 +86,10 @@ export class Batch implements Sequenced {
     const { firstSequenceId, lastSequenceId } = builder;
     const bytes = Math.floor((this.bytes * to) / this.count) - Math.floor((this.bytes * from) / this.count);
     const { block, crc32c } = builder.finish(publishTime as Millis);
-    const settles = this.settles.slice(from, to);
-    const part = new Batch({ block, crc32c, firstSequenceId, lastSequenceId, bytes, deadline: this.deadline, settles });
-    part.attempted = this.attempted;
-    return part;
+    const { deadline } = this;
+    const fields = { block, crc32c, firstSequenceId, lastSequenceId, bytes, deadline };
+    const batch = new Batch({ ...fields, outcome: this.#outcome, part });
+    batch.attempted = this.attempted;
+    return batch;
   }
-}
-
-/** Settles promises with one rejection. */
-export function rejectAll(settles: readonly Settle[], error: Error): void {
-  const rejected = Promise.reject<MessageId>(error);
-  rejected.catch(() => {});
-  for (const settle of settles) settle(rejected);
 }

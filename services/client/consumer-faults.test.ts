@@ -174,6 +174,15 @@ describe('iterations', () => {
     expect(seen).toEqual(numbered(9));
   });
 
+  test('a loop to the end can be aborted while the end is looked for', async () => {
+    const consumer = await subscribe();
+    broker.crash();
+    const abort = new AbortController();
+    const step = consumer.messages({ untilEnd: true, signal: abort.signal }).next();
+    abort.abort(new Error('enough'));
+    await expect(step).rejects.toThrow('enough');
+  });
+
   test('no listener is left on a signal', async () => {
     const consumer = await subscribe();
     const { signal } = new AbortController();

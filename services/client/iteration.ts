@@ -1,5 +1,5 @@
 import type { MagnetarError } from '../lib/errors.ts';
-import { abortReason, onAbort } from './abort.ts';
+import { abortReason, onAbort, unlessAborted } from './abort.ts';
 import type { Message } from './message.ts';
 import type { Receiver, Taker } from './receiver.ts';
 
@@ -79,7 +79,7 @@ export class Iteration implements AsyncIterableIterator<Message, undefined> {
     if (this.#over) return DONE;
     if (this.#signal?.aborted === true) throw abortReason(this.#signal);
     if (!this.#began) {
-      if (this.#findEnd !== undefined) this.#end = await this.#findEnd();
+      if (this.#findEnd !== undefined) this.#end = await unlessAborted(this.#findEnd(), this.#signal);
       this.#began = true;
     }
     if (this.#untilTurn <= 0) {

@@ -6,7 +6,6 @@ import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
 import type { Batch } from './batch.ts';
-import { rejectAll } from './batch.ts';
 import { Batcher } from './batcher.ts';
 import type { ProducerMessage } from './message.ts';
 import type { MessageId } from './message-id.ts';
@@ -187,13 +186,13 @@ export class Producer implements AsyncDisposable {
     signal: AbortSignal | undefined,
   ): Promise<MessageId> {
     if (!this.#config.blockIfQueueFull || !this.#waiting.takes(bytes)) throw this.#queueFull();
-    return new Promise((settle, reject) => {
+    return new Promise((resolve, reject) => {
       const stop = onAbort(signal, (reason) => {
         this.#waiting.remove(waiting);
         reject(reason);
       });
       const deadline = this.#deadline();
-      const waiting: WaitingMessage = { kind: 'message', message, bytes, sequenceId, deadline, settle, stop };
+      const waiting: WaitingMessage = { kind: 'message', message, bytes, sequenceId, deadline, resolve, reject, stop };
       this.#waiting.push(waiting);
     });
   }
@@ -219,15 +218,15 @@ export class Producer implements AsyncDisposable {
     }
   }
 
-  #admitOne({ message, bytes, sequenceId, deadline, settle, stop }: WaitingMessage): void {
+  #admitOne({ message, bytes, sequenceId, deadline, resolve, reject, stop }: WaitingMessage): void {
     stop();
     try {
       const sequence = this.#makeReady(message, bytes, sequenceId);
       const before = this.#batcher.bytes;
-      this.#batcher.appendFor(settle, message, sequence, deadline);
+      this.#batcher.append(message, sequence, deadline).then(resolve, reject);
       this.#appended(before);
     } catch (error) {
-      rejectAll([settle], toMagnetarError(error));
+      reject(toMagnetarError(error));
     }
   }
 
@@ -377,12 +376,10 @@ export class Producer implements AsyncDisposable {
     for (const batch of this.#session.window.abandon()) batch.reject(error(batch.attempted));
     const unsent = error(false);
     this.#batcher.reject(this.#channel.environment.clock.now(), unsent);
-    const waiting = this.#waiting.clear();
-    for (const { stop } of waiting) stop();
-    rejectAll(
-      waiting.map(({ settle }) => settle),
-      unsent,
-    );
+    for (const { stop, reject } of this.#waiting.clear()) {
+      stop();
+      reject(unsent);
+    }
     this.#delay?.cancel();
     this.#delay = undefined;
     this.#pendingMessages = 0;

@@ -1,6 +1,6 @@
 import type { OutgoingMessage } from '../wire/block.ts';
 import type { Deferred } from './abort.ts';
-import type { Settle } from './batch.ts';
+import type { MessageId } from './message-id.ts';
 
 /** A message for which there is no room yet. */
 export interface WaitingMessage {
@@ -10,7 +10,8 @@ export interface WaitingMessage {
   readonly bytes: number;
   readonly sequenceId: bigint | undefined;
   readonly deadline: number;
-  readonly settle: Settle;
+  readonly resolve: (id: MessageId) => void;
+  readonly reject: (error: Error) => void;
   /** Ends the watch on its signal. */
   readonly stop: () => void;
 }

@@ -22,6 +22,7 @@ describe('which folder a bookie has (LP-27)', () => {
     });
     await expect(known.check('a:1', undefined)).rejects.toMatchObject({ code: 'DATA_LOSS' });
     await known.check('a:1', ONE);
+    expect(await known.names()).toEqual(['a:1', 'a:2']);
   });
 
   test('one bookie does not count twice, also when both names are seen at the same time', async () => {

@@ -2,34 +2,13 @@
  * Which folder stands behind a bookie's name, as the cluster knows it (LP-27). A bookie whose folder was emptied denies what it
  * had stored, which would count as proof that it was never stored; and one bookie under two names would count for two copies.
  */
-import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import { keys } from '../metadata/keys.ts';
 import type { KeyValue, MetadataStore } from '../metadata/store.ts';
+import { bookieCookie } from '../wire/records.ts';
 import type { BookieId } from './bookie.ts';
 
-const FORMAT = 1;
 const INSTANCE_BYTES = 16;
-
-/** What stands under `bookies/cookies/ID`: 1 format version, 2 instance id. */
-function encode(instance: Buffer): Buffer {
-  const writer = new ProtoWriter(32);
-  writer.varint(1, FORMAT);
-  writer.bytes(2, instance);
-  return writer.finish();
-}
-
-function decode({ key, value }: KeyValue): Buffer {
-  const reader = new ProtoReader(value);
-  let [format, instance] = [0, Buffer.alloc(0)];
-  while (reader.next()) {
-    if (reader.field === 1) format = reader.varint();
-    else if (reader.field === 2) instance = Buffer.from(reader.bytes());
-    else reader.skip();
-  }
-  if (format === FORMAT) return instance;
-  throw new MagnetarError('UNSUPPORTED', `${key} has format ${format}; this version knows format ${FORMAT}`);
-}
 
 export class BookieIdentities {
   readonly #store: MetadataStore;
@@ -57,7 +36,7 @@ export class BookieIdentities {
     const { items } = await this.#store.get([key]);
     const [known] = items;
     if (known !== undefined) {
-      if (instance !== undefined && decode(known).equals(instance)) return;
+      if (instance !== undefined && bookieCookie.decode(known.value).instance.equals(instance)) return;
       const text = `bookie ${id} is not the one that the cluster knows by this name: its folder was emptied or replaced`;
       throw new MagnetarError('DATA_LOSS', `${text}; bring the folder back, or start the new one under another name`);
     }
@@ -68,17 +47,33 @@ export class BookieIdentities {
     if (other !== undefined) {
       throw new MagnetarError('INVALID_ARGUMENT', `bookie ${id} is the one that the cluster knows as ${other}`);
     }
-    const result = await this.#store.transact([{ key, modRevision: 0 }], [{ put: key, value: encode(instance) }]);
+    const result = await this.#store.transact(
+      [{ key, modRevision: 0 }],
+      [{ put: key, value: bookieCookie.encode({ instance }) }],
+    );
     if (!result.committed) await this.#check(id, instance);
   }
 
+  /** The names that the cluster knows. */
+  async names(): Promise<BookieId[]> {
+    const names: BookieId[] = [];
+    for await (const { key } of this.#known()) names.push(key.slice(keys.bookieCookies.length));
+    return names;
+  }
+
   async #nameOf(instance: Buffer): Promise<BookieId | undefined> {
+    for await (const item of this.#known()) {
+      if (bookieCookie.decode(item.value).instance.equals(instance)) return item.key.slice(keys.bookieCookies.length);
+    }
+    return undefined;
+  }
+
+  async *#known(): AsyncGenerator<KeyValue, void, undefined> {
     const prefix = keys.bookieCookies;
     for (let after: string | undefined; ; ) {
       const { items, more } = await this.#store.range({ prefix, ...(after === undefined ? {} : { after }) });
-      const found = items.find((item) => decode(item).equals(instance));
-      if (found !== undefined) return found.key.slice(prefix.length);
-      if (!more) return undefined;
+      yield* items;
+      if (!more) return;
       after = items.at(-1)?.key;
     }
   }

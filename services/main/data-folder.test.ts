@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { nodeDisk } from '../runtime/node/disk.ts';
-import { openDataFolder } from './data-folder.ts';
+import { openDataFolder, requireMetadata } from './data-folder.ts';
 
 let parent = '';
 beforeEach(async () => {
@@ -57,5 +57,21 @@ describe('openDataFolder', () => {
       code: 'FOLDER_NOT_WRITABLE',
       message: `the data folder ${path.join(file, 'data')} cannot be written to (ENOTDIR); name one that can with --data`,
     });
+  });
+});
+
+describe('requireMetadata', () => {
+  test('a folder with bookies and without the metadata is refused; a new one, and one that has it, are not', async () => {
+    const made = await openDataFolder(nodeDisk, parent);
+    await requireMetadata(nodeDisk, made);
+    await nodeDisk.makeFolder(made.bookieFolder(0));
+    const folder = await openDataFolder(nodeDisk, parent);
+    const level = path.join(parent, 'metadata', 'level');
+    await expect(requireMetadata(nodeDisk, folder)).rejects.toMatchObject({
+      code: 'DATA_LOSS',
+      message: expect.stringContaining(`${level} is missing`) as string,
+    });
+    await nodeDisk.makeFolder(level);
+    await requireMetadata(nodeDisk, folder);
   });
 });

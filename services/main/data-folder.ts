@@ -111,3 +111,19 @@ export async function openDataFolder(disk: Disk, folder: string): Promise<DataFo
     bookieFolder: (number) => path.join(folder, `bookie-${number}`),
   };
 }
+
+/**
+ * Sees to it that a folder with bookies has the metadata that says what is in them: without it, a new and empty system would
+ * begin there.
+ *
+ * @throws DATA_LOSS
+ */
+export async function requireMetadata(disk: Disk, { folder, metadataFolder, bookies }: DataFolder): Promise<void> {
+  const level = path.join(metadataFolder, 'level');
+  if (bookies === 0 || (await disk.exists(level))) return;
+  throw new MagnetarError(
+    'DATA_LOSS',
+    `the data folder ${folder} holds ${bookies === 1 ? 'a bookie' : `${bookies} bookies`}, but ${level} is missing, without which nobody can say what they hold; restore it, or name another folder with --data`,
+    { details: { folder, missing: level } },
+  );
+}

@@ -15,11 +15,12 @@ import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { standaloneBanner } from './banner.ts';
-import { type DataFolder, folderError, openDataFolder } from './data-folder.ts';
+import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
 import { openGrpcServer } from './grpc-server.ts';
 import { type RoleContext, runRole } from './server-process.ts';
 
 const MOST_COPIES = 3;
+const LOCAL_BOOKIE = /^local-(\d+)$/;
 /** How long a start waits for bookies elsewhere; those that answer later are used then. */
 const BOOKIES_WAIT_MS = 1_000;
 /** How long each step of closing the broker may take: two of them fit into the time that the process has. */
@@ -70,8 +71,11 @@ async function openBookies(
     await atMost(environment.clock, BOOKIES_WAIT_MS, Promise.all(remote.map(({ tried }) => tried)));
     return remote;
   }
+  // One whose folder is gone is missed, not left out.
+  const known = (await identities.names()).map((id) => Number(LOCAL_BOOKIE.exec(id)?.[1] ?? -1) + 1);
+  const held = { ...folder, bookies: Math.max(folder.bookies, ...known) };
   const bookies: Bookie[] = [];
-  for (let number = 0; number < bookieCount(options.bookies, folder); number++) {
+  for (let number = 0; number < bookieCount(options.bookies, held); number++) {
     const bookie = await openBookie({ environment, folder: folder.bookieFolder(number), id: `local-${number}` });
     lifecycle.add(`bookie ${bookie.id}`, async () => await bookie.close());
     await identities.check(bookie.id, bookie.instance);
@@ -97,6 +101,7 @@ async function openBroker(
   options: StandaloneOptions,
 ): Promise<{ broker: Broker; port: number; bookies: number }> {
   const { environment, lifecycle } = context;
+  await requireMetadata(environment.disk, folder);
   const store = await openLevelStore({ environment, folder: folder.metadataFolder });
   lifecycle.add('metadata store', async () => await store.close());
   const bookies = await openBookies(context, store, folder, options);

@@ -18,6 +18,7 @@ import {
 import {
   ackLogEntry,
   type AckLogRecord,
+  bookieCookie,
   ledgerCounter,
   ledgerRecord,
   ledgerTombstone,
@@ -143,6 +144,7 @@ recordSuite(
 );
 recordSuite('LedgerCounter', ledgerCounter, fc.record({ next: ledgerIds }));
 recordSuite('LedgerTombstone', ledgerTombstone, fc.record({ deletedAt: times }));
+recordSuite('BookieCookie', bookieCookie, fc.record({ instance: bytes }));
 recordSuite(
   'TopicRecord',
   topicRecord,

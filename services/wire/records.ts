@@ -13,6 +13,7 @@ import type {
   AckLogRecord__Output,
   AckLogRecord as ProtoAckLogRecord,
 } from './gen/magnetar/internal/v1/AckLogRecord.ts';
+import type { BookieCookie__Output, BookieCookie as ProtoCookie } from './gen/magnetar/internal/v1/BookieCookie.ts';
 import type { DedupProducer__Output, DedupProducer as ProtoDedup } from './gen/magnetar/internal/v1/DedupProducer.ts';
 import type { LedgerCounter__Output, LedgerCounter as ProtoCounter } from './gen/magnetar/internal/v1/LedgerCounter.ts';
 import type { LedgerRecord__Output, LedgerRecord as ProtoLedger } from './gen/magnetar/internal/v1/LedgerRecord.ts';
@@ -76,6 +77,12 @@ export interface LedgerCounter {
 /** `deleted/<20 digits>`. */
 export interface LedgerTombstone {
   readonly deletedAt: Millis;
+}
+
+/** `bookies/cookies/ID`. */
+export interface BookieCookie {
+  /** 16 bytes. */
+  readonly instance: Buffer;
 }
 
 export interface TopicLedger {
@@ -167,6 +174,7 @@ const protos = loadProtos('magnetar/internal/v1/records.proto') as unknown as {
   readonly 'magnetar.internal.v1.LedgerRecord': MessageTypeDefinition<ProtoLedger, LedgerRecord__Output>;
   readonly 'magnetar.internal.v1.LedgerCounter': MessageTypeDefinition<ProtoCounter, LedgerCounter__Output>;
   readonly 'magnetar.internal.v1.LedgerTombstone': MessageTypeDefinition<ProtoTombstone, LedgerTombstone__Output>;
+  readonly 'magnetar.internal.v1.BookieCookie': MessageTypeDefinition<ProtoCookie, BookieCookie__Output>;
   readonly 'magnetar.internal.v1.TopicRecord': MessageTypeDefinition<ProtoTopic, TopicRecord__Output>;
   readonly 'magnetar.internal.v1.TopicLedgerChunk': MessageTypeDefinition<ProtoChunk, TopicLedgerChunk__Output>;
   readonly 'magnetar.internal.v1.AckLogEntry': MessageTypeDefinition<ProtoAckLogEntry, AckLogEntry__Output>;
@@ -286,6 +294,13 @@ export const ledgerTombstone: RecordCodec<LedgerTombstone> = recordCodec(
   protos['magnetar.internal.v1.LedgerTombstone'],
   (value: LedgerTombstone) => value,
   (message) => ({ deletedAt: safe(message.deletedAt) as Millis }),
+);
+
+export const bookieCookie: RecordCodec<BookieCookie> = recordCodec(
+  'BookieCookie',
+  protos['magnetar.internal.v1.BookieCookie'],
+  (value: BookieCookie) => value,
+  (message) => ({ instance: message.instance }),
 );
 
 function topicLedger(message: TopicLedger__Output): TopicLedger {

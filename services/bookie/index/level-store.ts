@@ -6,9 +6,13 @@ import type { IndexRow, IndexStore } from './store.ts';
 /** Rows that one step of a listing holds. */
 const PAGE_ROWS = 256;
 
-function causeCode(error: unknown): string | undefined {
-  const cause = error instanceof Error ? error.cause : undefined;
-  return cause instanceof Error && 'code' in cause ? String(cause.code) : undefined;
+/** LevelDB's words for files that contradict each other, or are not there. */
+const DAMAGED = /^(corruption|invalid argument|not ?found)|no such file/i;
+
+function causeOf(error: unknown): { readonly code: string; readonly text: string } {
+  const cause = error instanceof Error ? (error.cause ?? error) : error;
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : '';
+  return { code, text: (cause instanceof Error ? cause.message : String(cause)).split('\n', 1)[0] ?? '' };
 }
 
 async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
@@ -17,21 +21,25 @@ async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
   return level;
 }
 
-/** Opens the index in a folder of the real file system. What `level` calls corrupt is thrown away: the index can be rebuilt. */
+/**
+ * Opens the index in a folder of the real file system. What `level` calls damaged is thrown away: the index can be rebuilt.
+ *
+ * @throws FOLDER_IN_USE, STORE_FAILED
+ */
 export async function openLevelIndex(disk: Disk, folder: string): Promise<IndexStore> {
-  let level: Level<Buffer, Buffer>;
   try {
-    level = await openLevel(folder);
+    return new LevelIndex(await openLevel(folder));
   } catch (error) {
-    const code = causeCode(error);
+    const { code, text } = causeOf(error);
     if (code === 'LEVEL_LOCKED') {
       throw new MagnetarError('FOLDER_IN_USE', `${folder} is in use by another process`, { cause: error });
     }
-    if (code !== 'LEVEL_CORRUPTION') throw error;
-    for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
-    level = await openLevel(folder);
+    if (code !== 'LEVEL_CORRUPTION' && !DAMAGED.test(text.replace(/^IO error: /, ''))) {
+      throw new MagnetarError('STORE_FAILED', `the index in ${folder} cannot be opened: ${text}`, { cause: error });
+    }
   }
-  return new LevelIndex(level);
+  for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
+  return new LevelIndex(await openLevel(folder));
 }
 
 class LevelIndex implements IndexStore {

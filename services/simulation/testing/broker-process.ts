@@ -19,7 +19,7 @@ import { silentLogger } from '../../runtime/logger.ts';
 import { CrashDisk } from '../../runtime/testing/crash-disk.ts';
 import { Life, RemoteBookie, type World } from './world.ts';
 
-export const TOPIC = 'orders';
+const TOPIC = 'orders';
 
 /** So small that ack logs, lists and snapshots are rolled and cut all the time, and ledgers with one broker in two. */
 const OPTIONS: BrokerOptions = {
@@ -100,8 +100,8 @@ export class BrokerProcess {
     const fatal = (error: Error): void => world.violation(`the broker: ${error.message}`);
     const environment: Environment = { clock, random, disk: new CrashDisk(), logger: silentLogger, fatal };
     const store = unreliable(world, life, openMemoryStore({ clock, random, database }));
-    const bookies = world.machines.map((machine) => new RemoteBookie(world, machine, clock));
-    const copies = bookies.length;
+    const bookies = world.machines.map((machine) => new RemoteBookie(machine, clock));
+    const copies = Math.min(3, bookies.length);
     const quorum = { ensembleSize: copies, writeQuorum: copies, ackQuorum: Math.floor(copies / 2) + 1 };
     const ledgers = openLedgers({ environment, store, bookies, quorum, limits: LIMITS });
     const { brokerId, leaseTtlMs } = OPTIONS;

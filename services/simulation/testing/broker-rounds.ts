@@ -73,6 +73,7 @@ class BrokerRounds {
     else if (dice < 50) this.#pick(this.#producers).send();
     else if (dice < 88) this.#pick(this.#consumers).ack();
     else if (dice < 91) this.#pick(this.#consumers).seek();
+    else if (dice < 92) this.#pick(this.#consumers).unsubscribe();
     else if (dice < 94) this.#pick(this.#producers).cut();
     else if (dice < 97) this.#pick(this.#consumers).cut();
     else await world.turns(world.below(60));
@@ -88,7 +89,8 @@ class BrokerRounds {
     else if (dice < 65) await this.#broker?.stop();
     else if (dice < 75) await this.#takeOver();
     else if (dice < 82) await this.#idle();
-    else if (dice < 90) world.clock.jump(world.below(200_000) - 100_000);
+    else if (dice < 88) world.clock.jump(world.below(200_000) - 100_000);
+    else if (dice < 94) machine.slowFor(world.below(400));
     else await world.turns(world.below(250));
   }
 

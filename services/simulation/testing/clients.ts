@@ -151,6 +151,8 @@ interface Ear {
   nextAck: number;
   /** What was acknowledged since the seek that is under way; undefined: there is none. */
   racing: Set<number> | undefined;
+  /** It deletes the subscription. */
+  leaving: boolean;
 }
 
 export class ConsumerClient {
@@ -178,9 +180,14 @@ export class ConsumerClient {
       ackReceipt: (ackId, error) => this.#onAckReceipt(ear, ackId, error),
       ackDone: () => undefined,
       seekDone: (index, result) => this.#onSeekDone(ear, index, result),
-      closed: () => this.#onEnd(ear),
+      closed: (error) => {
+        // Everything was forgotten; it begins anew at the oldest message.
+        if (ear.leaving && error === undefined) this.#model.moved(0, new Set());
+        this.#onEnd(ear);
+      },
     });
-    const ear: Ear = { broker, session, acks: new Map(), got: [], last: -1, nextAck: 1, racing: undefined };
+    const racing = undefined;
+    const ear: Ear = { broker, session, acks: new Map(), got: [], last: -1, nextAck: 1, racing, leaving: false };
     this.#ear = ear;
     void this.#attach(ear);
   }
@@ -235,7 +242,7 @@ export class ConsumerClient {
     const ear = this.#ear;
     const world = this.#world;
     const some = ear?.got[world.below(ear.got.length)];
-    if (ear === undefined || some === undefined || !ear.broker.alive) return;
+    if (ear === undefined || some === undefined || ear.leaving || !ear.broker.alive) return;
     const cumulative = world.below(4) === 0;
     const count = 1 + world.below(Math.min(3, ear.last + 1 - some));
     const of = cumulative ? { from: 0, to: some + 1 } : { from: some, to: Math.max(some + 1, some + count) };
@@ -266,12 +273,22 @@ export class ConsumerClient {
   /** Moves the subscription to somewhere within what was delivered. */
   seek(): void {
     const ear = this.#ear;
-    if (ear === undefined || ear.racing !== undefined || ear.last < 0 || !ear.broker.alive) return;
+    if (ear === undefined || ear.racing !== undefined || ear.last < 0 || ear.leaving || !ear.broker.alive) return;
     const index = this.#world.below(ear.last + 2);
     for (const ackId of ear.acks.keys()) ear.acks.set(ackId, undefined);
     this.#model.mayMove(index);
     ear.racing = new Set();
     ear.session.seek(index, { at: 'index', index: index as MessageIndex });
+  }
+
+  /** Deletes the subscription. */
+  unsubscribe(): void {
+    const ear = this.#ear;
+    if (ear === undefined || ear.racing !== undefined || ear.last < 0 || ear.leaving || !ear.broker.alive) return;
+    for (const ackId of ear.acks.keys()) ear.acks.set(ackId, undefined);
+    this.#model.mayMove(0);
+    ear.leaving = true;
+    ear.session.close(true);
   }
 
   #onSeekDone(ear: Ear, index: number, result: MessageIndex | MagnetarError): void {

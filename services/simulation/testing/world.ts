@@ -3,8 +3,8 @@
  * Everything that happens follows from the seed.
  *
  * Fault model: a bookie's machine loses power at any operation of its disk, keeping of what was not synced what chance decides;
- * a broker is killed, or stands still while another one takes over and then goes on. Requests and answers take their time, and
- * are lost when either side dies. A metadata transaction may fail with UNAVAILABLE, with or without having happened. The wall
+ * a broker is killed, or goes on while another one has taken over. Requests and answers take their time, sometimes longer than
+ * anybody waits, and are lost when either side dies. A metadata transaction may fail with UNAVAILABLE, with or without having happened. The wall
  * clock jumps.
  */
 import { openBookie } from '../../bookie/bookie.ts';
@@ -29,6 +29,9 @@ import type { Random } from '../../runtime/random.ts';
 import { CrashDisk } from '../../runtime/testing/crash-disk.ts';
 import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
+
+/** A message of a slow bookie takes up to so long. */
+const SLOW_MS = 200;
 
 /** What a world is made of; replaced to break a guarantee. */
 export interface WorldOptions {
@@ -166,6 +169,7 @@ export class Machine {
   #index = new MemoryIndex();
   #life: Life | undefined;
   #bookie: Bookie | undefined;
+  #slowUntil = 0;
 
   constructor(world: World, id: BookieId) {
     this.#world = world;
@@ -215,6 +219,17 @@ export class Machine {
     }
   }
 
+  /** What is on its way to it or from it takes longer than anybody waits, for so many ms. */
+  slowFor(ms: number): void {
+    this.#slowUntil = this.#world.clock.monotonic() + ms;
+  }
+
+  /** How long a message to it or from it is on its way, in ms. */
+  latency(): number {
+    const slow = this.#world.clock.monotonic() < this.#slowUntil;
+    return this.#world.latency() + (slow ? this.#world.below(SLOW_MS) : 0);
+  }
+
   /** The power fails with one of the next operations of the disk. */
   powerCutAfter(operations: number): void {
     let left = operations;
@@ -246,13 +261,11 @@ export class Machine {
 
 /** A bookie as a broker's process reaches it. What is under way when the bookie's process dies comes to an unknown end. */
 export class RemoteBookie implements Bookie {
-  readonly #world: World;
   readonly #machine: Machine;
   readonly #clock: Clock;
 
   /** `clock`: of the broker's process. */
-  constructor(world: World, machine: Machine, clock: Clock) {
-    this.#world = world;
+  constructor(machine: Machine, clock: Clock) {
     this.#machine = machine;
     this.#clock = clock;
   }
@@ -304,7 +317,7 @@ export class RemoteBookie implements Bookie {
   }
 
   async #wait(): Promise<void> {
-    await new Promise<void>((resolve) => this.#clock.after(this.#world.latency(), resolve));
+    await new Promise<void>((resolve) => this.#clock.after(this.#machine.latency(), resolve));
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,73 @@
+import { PassThrough, Readable, Writable } from 'node:stream';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { FakeBroker } from '../client/testing/fake-broker.ts';
+import { nodeClock } from '../runtime/node/clock.ts';
+import { OutputClosed } from './chunked-output.ts';
+import { produce, type ProduceOptions } from './produce.ts';
+import type { Shell } from './shell.ts';
+
+let broker: FakeBroker;
+
+beforeEach(async () => {
+  broker = await new FakeBroker().listen();
+});
+
+afterEach(() => {
+  broker.crash();
+  broker.checkClean();
+});
+
+function shellWith(stdin: Readable, stdout: Writable): Shell {
+  return {
+    stdin,
+    stdout,
+    stderr: new PassThrough(),
+    stderrIsTerminal: false,
+    stdinIsTerminal: false,
+    clock: nodeClock,
+    environment: {},
+    interrupted: new AbortController().signal,
+    parseTime: () => undefined,
+    dateOf: (time) => new Date(time),
+    openFile: async () => Promise.resolve(Readable.from([])),
+  };
+}
+
+function options(more: Partial<ProduceOptions> = {}): ProduceOptions {
+  const none = { file: undefined, texts: undefined, key: undefined, properties: undefined, rate: undefined };
+  return { serviceUrl: broker.url, topic: 't', ids: false, ...none, ...more };
+}
+
+test('prints ids as JSON, also where a place is not known', async () => {
+  const stdout = new PassThrough();
+  let batches = 0;
+  broker.hooks.batch = (_, topic) => {
+    if (batches++ === 1) topic.watermarks.set('made-1', 1n as never); // somebody else has stored it meanwhile
+    return 'store';
+  };
+  const shell = shellWith(Readable.from([]), stdout);
+  expect(await produce(shell, options({ texts: ['a', 'b'], rate: 20, ids: true }))).toBe(0);
+  const lines = String(stdout.read()).trimEnd().split('\n');
+  expect(lines.map((line) => JSON.parse(line) as unknown)).toEqual([
+    { line: 0, id: '7:0:0', index: 0 },
+    { line: 1, id: null, index: null },
+  ]);
+});
+
+test('ends when messages are refused, although the input says nothing any more', async () => {
+  broker.hooks.batch = () => ({ refuse: 'PRODUCER_FENCED', retryable: false });
+  const stdin = new PassThrough();
+  stdin.write('a\n');
+  const run = produce(shellWith(stdin, new PassThrough()), options());
+  await expect(run).rejects.toMatchObject({ code: 'PRODUCER_FENCED', message: /^line 0: / });
+});
+
+test('ends quietly when nobody reads the ids', async () => {
+  const gone = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
+  const stdout = new Writable({ write: (_chunk, _encoding, done) => done(gone) });
+  const stdin = new PassThrough();
+  const endless = setInterval(() => stdin.write('a\n'), 1);
+  const run = produce(shellWith(stdin, stdout), options({ ids: true }));
+  await expect(run).rejects.toBeInstanceOf(OutputClosed);
+  clearInterval(endless);
+});

@@ -1,0 +1,86 @@
+import { assert } from '../lib/assert.ts';
+import { MessageId } from './message-id.ts';
+
+/** Where messages were stored together, as a receipt says. */
+export interface Place {
+  readonly ledgerId: number;
+  readonly entryId: number;
+  readonly index: number;
+  readonly count: number;
+}
+
+/** Messages of an outcome that follow one another and are settled together. */
+export interface OutcomePart {
+  readonly count: number;
+  result: Place | Error | undefined;
+}
+
+/**
+ * What becomes of messages that were gathered into one batch, and the promises of all of them.
+ *
+ * There is one promise with its ends, and each message's is derived from it: the callbacks run in the order in which
+ * they were added, so one callback, which counts, serves all. That halves what a message keeps in memory while it is
+ * under way, against a promise of its own with ends, and memory is what sending costs.
+ */
+export class Outcome {
+  readonly #settled: Promise<void>;
+  #resolve: () => void = () => {};
+  #parts: OutcomePart[] = [];
+  /** Parts that are not settled. */
+  #open = 0;
+  // The next message whose promise is settled: its part, and its place within that.
+  #part = 0;
+  #at = 0;
+
+  constructor() {
+    this.#settled = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+  }
+
+  /** The promise of the next message. */
+  promise(): Promise<MessageId> {
+    return this.#settled.then(this.#next);
+  }
+
+  readonly #next = (): MessageId => {
+    const part = this.#parts[this.#part];
+    assert(part?.result !== undefined, 'every message of an outcome belongs to a part that is settled');
+    const at = this.#at++;
+    if (this.#at === part.count) {
+      this.#part++;
+      this.#at = 0;
+    }
+    const { result } = part;
+    if (result instanceof Error) throw result;
+    // A place of another count is not that of these messages.
+    if (result.count !== part.count) return MessageId.unknown;
+    return new MessageId(result.ledgerId, result.entryId, at, result.index + at);
+  };
+
+  /** Says how many messages there are; they are one part. */
+  close(count: number): OutcomePart {
+    const part = { count, result: undefined };
+    this.#parts = [part];
+    this.#open = 1;
+    return part;
+  }
+
+  /** Has the first `count` messages of a part settled apart from the others. */
+  split(part: OutcomePart, count: number): readonly [OutcomePart, OutcomePart] {
+    const [first, second] = [
+      { count, result: undefined },
+      { count: part.count - count, result: undefined },
+    ];
+    this.#parts.splice(this.#parts.indexOf(part), 1, first, second);
+    this.#open++;
+    return [first, second];
+  }
+
+  /** A part was stored, or was not. The promises are settled when all parts are. */
+  settle(part: OutcomePart, result: Place | Error): void {
+    part.result = result;
+    this.#open--;
+    if (this.#open === 0) this.#resolve();
+  }
+}
