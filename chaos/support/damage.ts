@@ -45,7 +45,7 @@ export async function makeData(how: 'stop' | 'kill', args: readonly string[] = [
  * Resolves when the log has marked its last group as committed, and the metadata's witness its last revision: whatever is
  * bad from then on is damage.
  */
-async function untilIdle(data: string): Promise<void> {
+export async function untilIdle(data: string): Promise<void> {
   let before = '';
   for (let since = performance.now(); performance.now() - since < WITNESS_MS; ) {
     const parts = [(await readFile(path.join(data, 'metadata', 'witness'))).toString('hex')];

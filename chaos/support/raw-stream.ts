@@ -40,7 +40,7 @@ export class RawStream<Request, Response> implements AsyncDisposable {
   readonly #client: Client;
   readonly #call: ClientDuplexStream<Buffer, Buffer>;
   #ended: Ended | undefined;
-  #changed: () => void = () => {};
+  #waiters: (() => void)[] = [];
 
   constructor(port: number, path: string, request: Codec<Request>, response: Codec<Response>) {
     this.#request = request;
@@ -108,6 +108,12 @@ export class RawStream<Request, Response> implements AsyncDisposable {
     return await this.#wait(() => this.#ended);
   }
 
+  #changed(): void {
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    for (const wake of waiters) wake();
+  }
+
   async #wait<T>(find: () => T | undefined): Promise<T> {
     let late = false;
     const timer = setTimeout(() => {
@@ -119,7 +125,7 @@ export class RawStream<Request, Response> implements AsyncDisposable {
         const found = find();
         if (found !== undefined) return found;
         if (late) throw new Error(`nothing came within ${WAIT_MS} ms`);
-        await new Promise<void>((resolve) => (this.#changed = resolve));
+        await new Promise<void>((resolve) => this.#waiters.push(resolve));
       }
     } finally {
       clearTimeout(timer);

@@ -1,8 +1,7 @@
 import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
-import type { OutgoingMessage } from '../wire/block.ts';
+import type { OutgoingRest } from '../wire/block.ts';
 import { BlockBuilder } from '../wire/block.ts';
 import { Batch } from './batch.ts';
-import type { MessageId } from './message-id.ts';
 import { Outcome } from './outcome.ts';
 
 /** The batch that a producer is filling: messages are encoded as they come, straight into what is sent. */
@@ -43,14 +42,19 @@ export class Batcher {
   }
 
   /**
-   * Encodes a message; the promise is settled with its batch. Without a sequence id it gets the one after the last
-   * message's. The deadline is the batch's if it is the first message. @throws MagnetarError INVALID_ARGUMENT
+   * Encodes a message, whose fate is the batch's: `outcome` tells it. Without a sequence id it gets the one after the
+   * last message's. The deadline is the batch's if it is the first message. @throws MagnetarError INVALID_ARGUMENT
    */
-  append(message: OutgoingMessage, sequenceId: SequenceId | undefined, deadline: number): Promise<MessageId> {
+  append(
+    payload: Uint8Array,
+    rest: OutgoingRest | undefined,
+    sequenceId: SequenceId | undefined,
+    deadline: number,
+  ): Outcome {
     const builder = this.#builder;
     if (builder.count === 0) this.#deadline = deadline;
-    builder.append(message, sequenceId);
-    return this.#outcome.promise();
+    builder.appendParts(payload, rest, sequenceId);
+    return this.#outcome;
   }
 
   /** The finished batch. There has to be at least one message. */

@@ -1,4 +1,4 @@
-import type { DecodedMessage } from '../wire/block.ts';
+import type { MessageTable } from '../wire/block.ts';
 import { MessageId } from './message-id.ts';
 
 /** A message to send. */
@@ -32,52 +32,53 @@ export interface EntryFacts {
   readonly publishTime: number;
   readonly producerName: string;
   readonly redeliveries: number;
+  readonly messages: MessageTable;
 }
 
 /** A message that was received. It keeps the memory of its whole batch alive: copy `data` to hold it for long. */
 export class Message {
   readonly #entry: EntryFacts;
-  readonly #decoded: DecodedMessage;
+  /** Its place in the entry. */
+  readonly #at: number;
   #data: Buffer | undefined;
 
-  constructor(entry: EntryFacts, decoded: DecodedMessage) {
+  constructor(entry: EntryFacts, at: number) {
     this.#entry = entry;
-    this.#decoded = decoded;
+    this.#at = at;
   }
 
   /** The payload: a view of the memory in which it came. */
   get data(): Buffer {
-    this.#data ??= this.#decoded.payload;
+    this.#data ??= this.#entry.messages.payload(this.#at);
     return this.#data;
   }
 
   get key(): string | undefined {
-    return this.#decoded.key;
+    return this.#entry.messages.key(this.#at);
   }
 
   get orderingKey(): Buffer | undefined {
-    return this.#decoded.orderingKey;
+    return this.#entry.messages.orderingKey(this.#at);
   }
 
   /** By name; of a name that occurs twice the last value. */
   get properties(): Record<string, string> {
-    return Object.fromEntries(this.#decoded.properties);
+    return Object.fromEntries(this.propertyList);
   }
 
   /** Names and values in the order given. */
   get propertyList(): readonly (readonly [string, string])[] {
-    return this.#decoded.properties;
+    return this.#entry.messages.properties(this.#at);
   }
 
   get messageId(): MessageId {
-    const { ledgerId, entryId, index } = this.#entry;
-    const { position } = this.#decoded;
-    return new MessageId(ledgerId, entryId, position, index + position);
+    const { ledgerId, entryId } = this.#entry;
+    return new MessageId(ledgerId, entryId, this.#at, this.index);
   }
 
   /** The offset of the message in its topic, from 0, without gaps. */
   get index(): number {
-    return this.#entry.index + this.#decoded.position;
+    return this.#entry.index + this.#at;
   }
 
   /** When the producer made the batch: milliseconds since 1970-01-01 UTC, by its clock. */
@@ -92,7 +93,7 @@ export class Message {
 
   /** The time that the app gave, in milliseconds since 1970-01-01 UTC. */
   get eventTimestamp(): number | undefined {
-    return this.#decoded.eventTime;
+    return this.#entry.messages.eventTime(this.#at);
   }
 
   get producerName(): string {
@@ -100,7 +101,7 @@ export class Message {
   }
 
   get sequenceId(): bigint {
-    return this.#decoded.sequenceId;
+    return this.#entry.messages.sequenceId(this.#at);
   }
 
   /** How often the message may have been delivered before, as far as the broker knows. */

@@ -43,6 +43,17 @@ export class Outcome {
     return this.#settled.then(this.#next);
   }
 
+  /** Tells the next message's fate to somebody who has made a promise of it already. */
+  tell(resolve: (id: MessageId) => void, reject: (error: unknown) => void): void {
+    void this.#settled.then(() => {
+      try {
+        resolve(this.#next());
+      } catch (error) {
+        reject(error);
+      }
+    });
+  }
+
   readonly #next = (): MessageId => {
     const part = this.#parts[this.#part];
     assert(part?.result !== undefined, 'every message of an outcome belongs to a part that is settled');

@@ -1,16 +1,14 @@
-import type { OutgoingMessage } from '../wire/block.ts';
+import type { OutgoingRest } from '../wire/block.ts';
 import { invalid } from './check.ts';
 import type { ProducerMessage } from './message.ts';
 
-/** The message as it is encoded. @throws MagnetarError INVALID_ARGUMENT */
-export function toOutgoing(message: ProducerMessage): OutgoingMessage {
+/** The payload as it is encoded. @throws MagnetarError INVALID_ARGUMENT */
+export function payloadOf(message: ProducerMessage): Uint8Array {
   if (typeof message !== 'object' || message === null) throw invalid('message', message, 'an object with data');
   const { data } = message;
-  let payload: Uint8Array;
-  if (data instanceof Uint8Array) payload = data;
-  else if (typeof data === 'string') payload = Buffer.from(data);
-  else throw invalid('data', data, 'a Buffer, a Uint8Array or a string');
-  return isPlain(message) ? { payload } : withRest(payload, message);
+  if (data instanceof Uint8Array) return data;
+  if (typeof data === 'string') return Buffer.from(data);
+  throw invalid('data', data, 'a Buffer, a Uint8Array or a string');
 }
 
 function isPlain(message: ProducerMessage): boolean {
@@ -23,7 +21,9 @@ function isPlain(message: ProducerMessage): boolean {
   );
 }
 
-function withRest(payload: Uint8Array, message: ProducerMessage): OutgoingMessage {
+/** What else it has, as it is encoded; undefined: nothing. @throws MagnetarError INVALID_ARGUMENT */
+export function restOf(message: ProducerMessage): OutgoingRest | undefined {
+  if (isPlain(message)) return undefined;
   const key = checkKey(message);
   const orderingKey = checkOrderingKey(message.orderingKey);
   const properties = checkProperties(message.properties);
@@ -32,7 +32,6 @@ function withRest(payload: Uint8Array, message: ProducerMessage): OutgoingMessag
     throw invalid('eventTimestamp', eventTime, 'milliseconds since 1970, an integer from 0 to 2^53-1');
   }
   return {
-    payload,
     ...(key === undefined ? {} : { key }),
     ...(orderingKey === undefined ? {} : { orderingKey }),
     ...(properties === undefined ? {} : { properties }),
@@ -84,9 +83,9 @@ function mostUtf8(text: string): number {
   return text.length > LONG_TEXT ? Buffer.byteLength(text) : 3 * text.length;
 }
 
-/** No less than the bytes of payload, keys and properties in a block. */
-export function contentBytes({ payload, key, orderingKey, properties }: OutgoingMessage): number {
-  let bytes = payload.length;
+/** No less than the bytes of keys and properties in a block. */
+export function restBytes({ key, orderingKey, properties }: OutgoingRest): number {
+  let bytes = 0;
   if (key !== undefined) bytes += 2 * mostUtf8(key); // here, and in the clear table
   if (orderingKey !== undefined) bytes += 2 * orderingKey.length;
   if (properties === undefined) return bytes;

@@ -1,7 +1,6 @@
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { SequenceId } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
-import type { OutgoingMessage } from '../wire/block.ts';
 import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
@@ -11,11 +10,11 @@ import type { ProducerMessage } from './message.ts';
 import type { MessageId } from './message-id.ts';
 import type { ProducerConfig } from './options.ts';
 import { checkSequenceId, SEQUENCE_ID_MAX } from './options.ts';
-import { contentBytes, MESSAGE_BYTES, toOutgoing } from './outgoing.ts';
+import { MESSAGE_BYTES, payloadOf, restBytes, restOf } from './outgoing.ts';
 import type { Granted, ProducerSession } from './producer-session.ts';
 import type { PublishChannel, PublishLimits } from './publish-channel.ts';
 import { tooLarge } from './publish-channel.ts';
-import type { Flush, WaitingMessage } from './waiting-line.ts';
+import type { Ends, Flush, WaitingMessage } from './waiting-line.ts';
 import { WaitingLine } from './waiting-line.ts';
 
 /** What a block has besides its messages, at most, without the producer's name. */
@@ -130,16 +129,22 @@ export class Producer implements AsyncDisposable {
     const signal = options?.signal;
     if (signal?.aborted === true) return Promise.reject(abortReason(signal));
     try {
-      const outgoing = toOutgoing(message);
-      const bytes = contentBytes(outgoing);
-      this.#checkSize(outgoing, bytes);
+      const payload = payloadOf(message);
+      const rest = restOf(message);
+      const bytes = payload.length + (rest === undefined ? 0 : restBytes(rest));
+      this.#checkSize(payload, bytes);
       const { sequenceId } = message;
       const own = sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
-      if (!this.#waiting.empty || !this.#hasRoom(outgoing)) return this.#wait(outgoing, bytes, own, signal);
-      const sequence = this.#makeReady(outgoing, bytes, own);
+      if (!this.#waiting.empty || !this.#hasRoom(payload)) {
+        return this.#wait(
+          { kind: 'message', payload, rest, bytes, sequenceId: own, deadline: this.#deadline() },
+          signal,
+        );
+      }
+      const sequence = this.#makeReady(payload, bytes, own);
       const before = this.#batcher.bytes;
       const deadline = this.#batcher.count === 0 ? this.#deadline() : 0;
-      const stored = this.#batcher.append(outgoing, sequence, deadline);
+      const stored = this.#batcher.append(payload, rest, sequence, deadline).promise();
       this.#appended(before);
       return signal === undefined ? stored : unlessAborted(stored, signal);
     } catch (error) {
@@ -160,17 +165,16 @@ export class Producer implements AsyncDisposable {
     return this.#limits;
   }
 
-  #checkSize(message: OutgoingMessage, bytes: number): void {
+  #checkSize({ length }: Uint8Array, bytes: number): void {
     const { maxMessageBytes, singleBytes } = this.#updateLimits();
-    const { length } = message.payload;
     if (length > maxMessageBytes) throw tooLarge('message', length, maxMessageBytes);
     if (bytes > singleBytes) throw tooLarge('message with its keys and properties', bytes, singleBytes);
   }
 
-  #hasRoom(message: OutgoingMessage): boolean {
+  #hasRoom({ length }: Uint8Array): boolean {
     const { maxPendingMessages, maxPendingBytes } = this.#config;
     if (this.#pendingMessages === 0) return true;
-    return this.#pendingMessages < maxPendingMessages && this.#pendingBytes + message.payload.length <= maxPendingBytes;
+    return this.#pendingMessages < maxPendingMessages && this.#pendingBytes + length <= maxPendingBytes;
   }
 
   #deadline(): number {
@@ -179,20 +183,14 @@ export class Producer implements AsyncDisposable {
     return this.#channel.environment.clock.monotonic() + sendTimeoutMs;
   }
 
-  #wait(
-    message: OutgoingMessage,
-    bytes: number,
-    sequenceId: bigint | undefined,
-    signal: AbortSignal | undefined,
-  ): Promise<MessageId> {
-    if (!this.#config.blockIfQueueFull || !this.#waiting.takes(bytes)) throw this.#queueFull();
+  #wait(message: Omit<WaitingMessage, keyof Ends>, signal: AbortSignal | undefined): Promise<MessageId> {
+    if (!this.#config.blockIfQueueFull || !this.#waiting.takes(message.bytes)) throw this.#queueFull();
     return new Promise((resolve, reject) => {
       const stop = onAbort(signal, (reason) => {
         this.#waiting.remove(waiting);
         reject(reason);
       });
-      const deadline = this.#deadline();
-      const waiting: WaitingMessage = { kind: 'message', message, bytes, sequenceId, deadline, resolve, reject, stop };
+      const waiting: WaitingMessage = { ...message, resolve, reject, stop };
       this.#waiting.push(waiting);
     });
   }
@@ -211,19 +209,19 @@ export class Producer implements AsyncDisposable {
   /** Gives room to those that wait, in order. */
   #admit(): void {
     for (let first = this.#waiting.first(); first !== undefined; first = this.#waiting.first()) {
-      if (first.kind === 'message' && !this.#hasRoom(first.message)) return;
+      if (first.kind === 'message' && !this.#hasRoom(first.payload)) return;
       this.#waiting.remove(first);
       if (first.kind === 'flush') first.target = this.#taken;
       else this.#admitOne(first);
     }
   }
 
-  #admitOne({ message, bytes, sequenceId, deadline, resolve, reject, stop }: WaitingMessage): void {
+  #admitOne({ payload, rest, bytes, sequenceId, deadline, resolve, reject, stop }: WaitingMessage): void {
     stop();
     try {
-      const sequence = this.#makeReady(message, bytes, sequenceId);
+      const sequence = this.#makeReady(payload, bytes, sequenceId);
       const before = this.#batcher.bytes;
-      this.#batcher.append(message, sequence, deadline).then(resolve, reject);
+      this.#batcher.append(payload, rest, sequence, deadline).tell(resolve, reject);
       this.#appended(before);
     } catch (error) {
       reject(toMagnetarError(error));
@@ -234,11 +232,11 @@ export class Producer implements AsyncDisposable {
    * Finishes the batch in hand if it cannot take the message; tells the message's sequence id, undefined when it is
    * simply the one after the last message's. `bytes`: of its contents.
    */
-  #makeReady(message: OutgoingMessage, bytes: number, own: bigint | undefined): SequenceId | undefined {
+  #makeReady({ length }: Uint8Array, bytes: number, own: bigint | undefined): SequenceId | undefined {
     const batcher = this.#batcher;
     if (batcher.count > 0) {
       const { batchBytes, blockBytes } = this.#limits;
-      const isFull = batcher.bytes + message.payload.length > batchBytes;
+      const isFull = batcher.bytes + length > batchBytes;
       if (isFull || batcher.blockBytes + bytes + MESSAGE_BYTES > blockBytes) this.#cut();
       else if (own === undefined && this.#plain) return undefined;
     }

@@ -112,13 +112,15 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
       }
       const most = this.#limits?.maxBlockBytes ?? 0;
       if (batch.block.length > most) {
-        member.batchTooLarge(tooLarge('batch', batch.block.length, most)); // an earlier broker took more
-        continue;
+        // An earlier broker took more.
+        const what = batch.attempted ? 'batch, which may have been stored before,' : 'batch';
+        member.batchTooLarge(tooLarge(what, batch.block.length, most));
+      } else {
+        if (!this.credits.take(1, batch.block.length)) return;
+        const { crc32c, block } = batch;
+        this.push({ kind: 'batch', batch: { producer: member.number, crc32c, block } }, block.length);
+        member.batchSent();
       }
-      if (!this.credits.take(1, batch.block.length)) return;
-      const { crc32c, block } = batch;
-      this.push({ kind: 'batch', batch: { producer: member.number, crc32c, block } }, block.length);
-      member.batchSent();
       this.#ready.delete(member); // and again at the end: the iteration comes back to it
       this.#ready.add(member);
     }

@@ -1,7 +1,6 @@
 import { Deque } from '../lib/collections/deque.ts';
 import { IndexSet } from '../lib/collections/index-set.ts';
-import type { DecodedMessage } from '../wire/block.ts';
-import { decodeMessages } from '../wire/block.ts';
+import { scanMessages } from '../wire/block.ts';
 import type { Delivery } from '../wire/frames.ts';
 import type { EntryFacts } from './message.ts';
 import { Message } from './message.ts';
@@ -9,7 +8,7 @@ import { Message } from './message.ts';
 /** A delivered entry, as far as it is not handed out. */
 interface Entry {
   readonly facts: EntryFacts;
-  readonly messages: readonly DecodedMessage[];
+  readonly count: number;
   /** Bit i: message i is not to be handed out. Empty: all are. */
   readonly skip: Buffer;
   /** What the delivery cost in permits. */
@@ -91,14 +90,15 @@ export class ReceiverQueue {
   /** Takes a delivery in. @throws MagnetarError when its block cannot be read */
   add(delivery: Delivery): void {
     const { index, ledgerId, entryId, appendTime, redeliveries, block } = delivery;
-    const { messages, publishTime, producerName } = decodeMessages(block);
+    const { messages, publishTime, producerName } = scanMessages(block);
+    const count = messages.length;
     const topic = this.#topic;
-    const facts = { topic, ledgerId, entryId, index, appendTime, publishTime, producerName, redeliveries };
-    const permits = messages.length - skippedIn(delivery.skip, messages.length);
-    const skip = this.#withGiven(delivery.skip, index, messages.length);
-    const entry: Entry = { facts, messages, skip, permits, bytes: block.length, next: 0 };
+    const facts = { topic, ledgerId, entryId, index, appendTime, publishTime, producerName, redeliveries, messages };
+    const permits = count - skippedIn(delivery.skip, count);
+    const skip = this.#withGiven(delivery.skip, index, count);
+    const entry: Entry = { facts, count, skip, permits, bytes: block.length, next: 0 };
     if (skip.length > 0) passOver(entry);
-    if (entry.next < messages.length) this.#entries.push(entry);
+    if (entry.next < count) this.#entries.push(entry);
     else this.#finish(entry);
   }
 
@@ -113,8 +113,8 @@ export class ReceiverQueue {
     return both;
   }
 
-  #finish({ facts, messages, permits, bytes }: Entry): void {
-    this.#given.add(facts.index, facts.index + messages.length);
+  #finish({ facts, count, permits, bytes }: Entry): void {
+    this.#given.add(facts.index, facts.index + count);
     this.#consumed(permits, bytes);
   }
 
@@ -122,11 +122,10 @@ export class ReceiverQueue {
   take(): Message | undefined {
     const entry = this.#entries.peek();
     if (entry === undefined) return undefined;
-    const message = new Message(entry.facts, entry.messages[entry.next] as DecodedMessage);
-    entry.next++;
+    const message = new Message(entry.facts, entry.next++);
     this.#nextIndex = entry.facts.index + entry.next;
     if (entry.skip.length > 0) passOver(entry);
-    if (entry.next === entry.messages.length) {
+    if (entry.next === entry.count) {
       this.#entries.shift();
       this.#finish(entry);
     }
@@ -135,6 +134,6 @@ export class ReceiverQueue {
 }
 
 function passOver(entry: Entry): void {
-  const { skip, messages } = entry;
-  while (entry.next < messages.length && isSkipped(skip, entry.next)) entry.next++;
+  const { skip, count } = entry;
+  while (entry.next < count && isSkipped(skip, entry.next)) entry.next++;
 }

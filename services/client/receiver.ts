@@ -428,7 +428,7 @@ export class Receiver implements ConsumeMember {
     if (this.#refusal === undefined) this.#refuse(new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
     await this.acks.idle();
     if (this.#state === 'ended') {
-      if (unsubscribe) throw this.#failure ?? this.#refusal;
+      if (unsubscribe && this.#failure !== undefined) throw this.#failure;
       return;
     }
     this.#deleteSubscription = unsubscribe;

@@ -1,19 +1,24 @@
-import type { OutgoingMessage } from '../wire/block.ts';
+import type { OutgoingRest } from '../wire/block.ts';
 import type { Deferred } from './abort.ts';
 import type { MessageId } from './message-id.ts';
 
+/** How the promise of a message that waits is settled, and its watch ended. */
+export interface Ends {
+  readonly resolve: (id: MessageId) => void;
+  readonly reject: (error: unknown) => void;
+  /** Ends the watch on its signal. */
+  readonly stop: () => void;
+}
+
 /** A message for which there is no room yet. */
-export interface WaitingMessage {
+export interface WaitingMessage extends Ends {
   readonly kind: 'message';
-  readonly message: OutgoingMessage;
-  /** Of its contents. */
+  readonly payload: Uint8Array;
+  readonly rest: OutgoingRest | undefined;
+  /** Of all its contents. */
   readonly bytes: number;
   readonly sequenceId: bigint | undefined;
   readonly deadline: number;
-  readonly resolve: (id: MessageId) => void;
-  readonly reject: (error: Error) => void;
-  /** Ends the watch on its signal. */
-  readonly stop: () => void;
 }
 
 /** Somebody who waits for everything that was sent before. */

@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import type { Topic } from '../broker/topic/topic.ts';
 import type { Bookie } from '../ledger/bookie.ts';
 import { hasCode } from '../lib/errors.ts';
 import { NO_ENTRY } from '../lib/ids.ts';
@@ -79,7 +80,13 @@ function unfenced(bookie: Bookie): Bookie {
   });
 }
 
+/** A topic that does not know what producers have sent before. */
+function forgetful(topic: Topic): void {
+  topic.publisher.dedup.check = () => ({ kind: 'new' });
+}
+
 const SABOTAGES: readonly (readonly [string, Partial<WorldOptions>])[] = [
+  ['a topic without deduplication', { opened: forgetful }],
   ['a disk whose sync does nothing', { newDisk: () => new LyingDisk() }],
   ['a bookie that answers before an entry is on disk', { front: hasty }],
   ['a bookie that does not fence', { front: unfenced }],

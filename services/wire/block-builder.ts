@@ -5,14 +5,18 @@ import { crc32c } from '../lib/crc32c.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
 
-/** A message as an app gives it. Byte fields are borrowed while `append` runs. */
-export interface OutgoingMessage {
-  readonly payload: Uint8Array;
+/** What a message has besides its payload. Byte fields are borrowed while they are appended. */
+export interface OutgoingRest {
   readonly key?: string;
   readonly orderingKey?: Uint8Array;
   readonly properties?: readonly (readonly [string, string])[];
   /** Milliseconds since 1970-01-01 UTC. */
   readonly eventTime?: number;
+}
+
+/** A message as an app gives it. */
+export interface OutgoingMessage extends OutgoingRest {
+  readonly payload: Uint8Array;
 }
 
 const NOTHING: Buffer = Buffer.alloc(0);
@@ -105,15 +109,18 @@ export class BlockBuilder {
    * @throws MagnetarError INVALID_ARGUMENT: the sequence id is not above the last one, or a bad event time.
    */
   append(message: OutgoingMessage, sequenceId?: SequenceId): void {
-    const { payload, key } = message;
+    this.appendParts(message.payload, message, sequenceId);
+  }
+
+  /** As `append`. A message that is all payload has no `rest`. @throws MagnetarError INVALID_ARGUMENT */
+  appendParts(payload: Uint8Array, rest: OutgoingRest | undefined, sequenceId?: SequenceId): void {
     const id = sequenceId ?? this.#following();
     const delta = id === undefined ? -1n : this.#delta(id);
+    const key = rest?.key;
     const keyBytes = key === undefined ? 0 : utf8Length(key);
     let size = payload.length === 0 ? 0 : 1 + sizeOf(payload.length) + payload.length;
     if (key !== undefined) size += 1 + sizeOf(keyBytes) + keyBytes;
-    const plain =
-      message.orderingKey === undefined && message.properties === undefined && message.eventTime === undefined;
-    if (!plain) size += rareSize(message);
+    if (rest !== undefined) size += rareSize(rest);
     if (delta !== -1n) size += 1 + bigintSize(delta);
 
     this.#reserve(size + 8);
@@ -127,7 +134,7 @@ export class BlockBuilder {
       at = putBytes(buffer, at, payload);
     }
     if (key !== undefined) at = putString(buffer, at, KEY, key, keyBytes);
-    if (!plain) at = putRare(buffer, at, message);
+    if (rest !== undefined) at = putRare(buffer, at, rest);
     if (delta !== -1n) {
       buffer[at++] = SEQUENCE_DELTA;
       at = putBigint(buffer, at, delta);
@@ -138,9 +145,9 @@ export class BlockBuilder {
       this.#last = id;
       if (this.#count === 0) this.#first = id;
     }
-    if (key !== undefined || message.orderingKey !== undefined) {
+    if (key !== undefined || rest?.orderingKey !== undefined) {
       this.#keyed = true;
-      this.#keyBytes += message.orderingKey?.length ?? keyBytes;
+      this.#keyBytes += rest?.orderingKey?.length ?? keyBytes;
     }
     this.#count += 1;
   }
@@ -322,8 +329,7 @@ function putString(buffer: Buffer, at: number, tag: number, text: string, bytes:
 }
 
 /** Bytes of the fields that most messages do not have. */
-function rareSize(message: OutgoingMessage): number {
-  const { orderingKey, properties, eventTime } = message;
+function rareSize({ orderingKey, properties, eventTime }: OutgoingRest): number {
   if (eventTime !== undefined && !(Number.isSafeInteger(eventTime) && eventTime >= 0)) {
     const text = `event time is ${eventTime}; it must be an integer of milliseconds from 0 to 2^53-1`;
     throw new MagnetarError('INVALID_ARGUMENT', text);
@@ -342,8 +348,7 @@ function propertySize(nameBytes: number, valueBytes: number): number {
   return valueBytes === 0 ? name : name + 1 + sizeOf(valueBytes) + valueBytes;
 }
 
-function putRare(buffer: Buffer, at: number, message: OutgoingMessage): number {
-  const { orderingKey, properties, eventTime } = message;
+function putRare(buffer: Buffer, at: number, { orderingKey, properties, eventTime }: OutgoingRest): number {
   let to = at;
   if (orderingKey !== undefined) {
     to = putInteger(buffer, to, ORDERING_KEY, orderingKey.length);

@@ -1,7 +1,7 @@
 /**
  * The producer's block (`proto/magnetar/v1/message.proto`) as brokers and consumers read it. `block-builder.ts` writes it.
  *
- * Every message of every consumer passes through `decodeMessages`: it finds the places of payload and key and checks the
+ * Every message of every consumer passes through `scanMessages`: it finds the places of payload and key and checks the
  * structure of all the rest in one pass; strings, properties and views are made when somebody asks for them.
  */
 import { ProtoReader } from '../lib/bytes.ts';
@@ -10,7 +10,7 @@ import type { SequenceId } from '../lib/ids.ts';
 import { readSequenceId, uint32, violation } from './common-codec.ts';
 import type { ProducerBlock } from './frames.ts';
 
-export { BlockBuilder, type OutgoingMessage } from './block-builder.ts';
+export { BlockBuilder, type OutgoingMessage, type OutgoingRest } from './block-builder.ts';
 
 const NOTHING: Buffer = Buffer.alloc(0);
 
@@ -30,6 +30,18 @@ const HAS_ORDERING_KEY = 1;
 const HAS_PROPERTIES = 2;
 const HAS_EVENT_TIME = 4;
 const HAS_SEQUENCE_DELTA = 8;
+
+// What is noted of each message: places in the payload area (-1: no key), and what it has beside payload and key.
+const STRIDE = 7;
+const START = 0;
+const END = 1;
+const PAYLOAD_AT = 2;
+const PAYLOAD_END = 3;
+const KEY_AT = 4;
+const KEY_END = 5;
+const HAS = 6;
+/** Tag and length of a message that is empty. */
+const LEAST_MESSAGE_BYTES = 2;
 
 /**
  * The fields of a block. That its numbers make sense together (a count of at least 1, rising sequence ids) and that the
@@ -107,12 +119,19 @@ function checkMessage(scanner: Scanner, end: number): void {
 }
 
 /** A block taken apart. */
-export interface DecodedBlock {
+interface BlockFacts {
   readonly producerName: string;
   readonly producerEpoch: number;
   readonly firstSequenceId: SequenceId;
   /** Milliseconds since 1970-01-01 UTC, by the producer's clock. */
   readonly publishTime: number;
+}
+
+export interface ScannedBlock extends BlockFacts {
+  readonly messages: MessageTable;
+}
+
+export interface DecodedBlock extends BlockFacts {
   readonly messages: readonly DecodedMessage[];
 }
 
@@ -122,28 +141,41 @@ export interface DecodedBlock {
  * @throws MagnetarError PROTOCOL_VIOLATION: malformed, or not as many messages as `count` says; UNSUPPORTED: compressed.
  */
 export function decodeMessages(block: Buffer): DecodedBlock {
+  const { messages, ...facts } = scanMessages(block);
+  return { ...facts, messages: Array.from({ length: messages.length }, (_, at) => new DecodedMessage(messages, at)) };
+}
+
+/** As `decodeMessages`, without an object a message. */
+export function scanMessages(block: Buffer): ScannedBlock {
   const fields = decodeBlock(block);
   if (fields.compression !== 0) {
     throw new MagnetarError('UNSUPPORTED', `block has compression ${fields.compression}; this version reads 0 (none)`);
   }
-  const { payload, firstSequenceId } = fields;
-  const messages: DecodedMessage[] = [];
+  const { payload, firstSequenceId, count } = fields;
+  const mismatch = (): MagnetarError => {
+    return violation(`block has ${countMessages(payload)} messages; its count is ${count}`);
+  };
+  if (count * LEAST_MESSAGE_BYTES > payload.length) throw mismatch();
+  const places = new Int32Array(count * STRIDE);
   const scanner = new Scanner(payload);
+  let found = 0;
   while (scanner.at < payload.length) {
     if (payload[scanner.at] === MESSAGE) {
+      if (found === count) throw mismatch();
       scanner.at += 1;
       const length = scanner.length(payload.length);
-      messages.push(scanMessage(scanner, scanner.at + length, firstSequenceId, messages.length));
+      scanMessage(scanner, scanner.at + length, places, found * STRIDE);
+      found += 1;
     } else if (scanner.skip(payload.length) === 1) throw scanner.malformed('a message of a wrong wire type');
   }
-  if (messages.length !== fields.count) {
-    throw violation(`block has ${messages.length} messages; its count is ${fields.count}`);
-  }
+  if (found !== count) throw mismatch();
   const { producerName, producerEpoch, publishTime } = fields;
+  const messages = new MessageTable(payload, firstSequenceId, places);
   return { producerName, producerEpoch, firstSequenceId, publishTime, messages };
 }
 
-function scanMessage(scanner: Scanner, end: number, first: SequenceId, position: number): DecodedMessage {
+/** Notes where the fields of a message are. */
+function scanMessage(scanner: Scanner, end: number, places: Int32Array, row: number): void {
   const { buffer, at: start } = scanner;
   let [payloadAt, payloadEnd, keyAt, keyEnd, has] = [start, start, -1, -1, 0];
   while (scanner.at < end) {
@@ -160,7 +192,13 @@ function scanMessage(scanner: Scanner, end: number, first: SequenceId, position:
       scanner.at = keyEnd += keyAt;
     } else has |= scanRare(scanner, tag, end);
   }
-  return new DecodedMessage(buffer, first, position, start, end, payloadAt, payloadEnd, keyAt, keyEnd, has);
+  places[row + START] = start;
+  places[row + END] = end;
+  places[row + PAYLOAD_AT] = payloadAt;
+  places[row + PAYLOAD_END] = payloadEnd;
+  places[row + KEY_AT] = keyAt;
+  places[row + KEY_END] = keyEnd;
+  places[row + HAS] = has;
 }
 
 /** Checks a field other than payload and key; tells which it was. */
@@ -189,89 +227,122 @@ function scanRare(scanner: Scanner, tag: number, end: number): number {
   }
 }
 
-/** One message of a decoded block. Getters never throw; those that return views or strings make them anew at each call. */
-export class DecodedMessage {
-  /** Position in the block, from 0. */
-  readonly position: number;
+/**
+ * The messages of a block by position, from 0: where their fields are, in one array for all. Nothing here throws for a
+ * position that there is; strings, properties and views are made anew at each call.
+ */
+export class MessageTable {
   readonly #buffer: Buffer;
   readonly #firstSequenceId: SequenceId;
-  readonly #start: number;
-  readonly #end: number;
-  readonly #payloadAt: number;
-  readonly #payloadEnd: number;
-  readonly #keyAt: number; // -1: no key
-  readonly #keyEnd: number;
-  readonly #has: number;
+  readonly #places: Int32Array;
 
-  constructor(
-    buffer: Buffer,
-    firstSequenceId: SequenceId,
-    position: number,
-    start: number,
-    end: number,
-    payloadAt: number,
-    payloadEnd: number,
-    keyAt: number,
-    keyEnd: number,
-    has: number,
-  ) {
-    this.position = position;
+  constructor(buffer: Buffer, firstSequenceId: SequenceId, places: Int32Array) {
     this.#buffer = buffer;
     this.#firstSequenceId = firstSequenceId;
-    this.#start = start;
-    this.#end = end;
-    this.#payloadAt = payloadAt;
-    this.#payloadEnd = payloadEnd;
-    this.#keyAt = keyAt;
-    this.#keyEnd = keyEnd;
-    this.#has = has;
+    this.#places = places;
+  }
+
+  /** How many there are. */
+  get length(): number {
+    return this.#places.length / STRIDE;
+  }
+
+  #place(position: number, field: number): number {
+    return this.#places[position * STRIDE + field] as number;
   }
 
   /** A view of the block. */
-  get payload(): Buffer {
-    return this.#buffer.subarray(this.#payloadAt, this.#payloadEnd);
+  payload(position: number): Buffer {
+    return this.#buffer.subarray(this.#place(position, PAYLOAD_AT), this.#place(position, PAYLOAD_END));
   }
 
   /** Length of the payload in bytes, without making a view. */
-  get payloadBytes(): number {
-    return this.#payloadEnd - this.#payloadAt;
+  payloadBytes(position: number): number {
+    return this.#place(position, PAYLOAD_END) - this.#place(position, PAYLOAD_AT);
   }
 
-  get key(): string | undefined {
-    return this.#keyAt === -1 ? undefined : this.#buffer.toString('utf8', this.#keyAt, this.#keyEnd);
+  key(position: number): string | undefined {
+    const at = this.#place(position, KEY_AT);
+    return at === -1 ? undefined : this.#buffer.toString('utf8', at, this.#place(position, KEY_END));
   }
 
   /** A view of the block. */
-  get orderingKey(): Buffer | undefined {
-    return (this.#has & HAS_ORDERING_KEY) === 0 ? undefined : this.#last(3).bytes();
+  orderingKey(position: number): Buffer | undefined {
+    return this.#has(position, HAS_ORDERING_KEY) ? this.#last(position, 3).bytes() : undefined;
   }
 
   /** Names and values in the order given; names may repeat. */
-  get properties(): readonly (readonly [string, string])[] {
-    return (this.#has & HAS_PROPERTIES) === 0 ? [] : readProperties(this.#buffer, this.#start, this.#end);
+  properties(position: number): readonly (readonly [string, string])[] {
+    if (!this.#has(position, HAS_PROPERTIES)) return [];
+    return readProperties(this.#buffer, this.#place(position, START), this.#place(position, END));
   }
 
   /** Milliseconds since 1970-01-01 UTC. */
-  get eventTime(): number | undefined {
-    return (this.#has & HAS_EVENT_TIME) === 0 ? undefined : this.#last(5).varint();
+  eventTime(position: number): number | undefined {
+    return this.#has(position, HAS_EVENT_TIME) ? this.#last(position, 5).varint() : undefined;
   }
 
-  get sequenceId(): SequenceId {
-    const delta = (this.#has & HAS_SEQUENCE_DELTA) === 0 ? BigInt(this.position) : this.#last(6).bigint();
+  sequenceId(position: number): SequenceId {
+    const delta = this.#has(position, HAS_SEQUENCE_DELTA) ? this.#last(position, 6).bigint() : BigInt(position);
     return BigInt.asUintN(64, this.#firstSequenceId + delta) as SequenceId;
   }
 
+  #has(position: number, what: number): boolean {
+    return (this.#place(position, HAS) & what) !== 0;
+  }
+
   /** A reader at the last occurrence of a field that is known to be there. */
-  #last(field: number): ProtoReader {
-    const reader = new ProtoReader(this.#buffer, this.#start, this.#end);
-    let found = this.#start;
-    for (let at = this.#start; reader.next(); at = reader.position) {
+  #last(position: number, field: number): ProtoReader {
+    const [start, end] = [this.#place(position, START), this.#place(position, END)];
+    const reader = new ProtoReader(this.#buffer, start, end);
+    let found = start;
+    for (let at = start; reader.next(); at = reader.position) {
       if (reader.field === field) found = at;
       reader.skip();
     }
-    const result = new ProtoReader(this.#buffer, found, this.#end);
+    const result = new ProtoReader(this.#buffer, found, end);
     result.next();
     return result;
+  }
+}
+
+/** One message of a decoded block, as MessageTable tells it. */
+class DecodedMessage {
+  /** Position in the block, from 0. */
+  readonly position: number;
+  readonly #table: MessageTable;
+
+  constructor(table: MessageTable, position: number) {
+    this.#table = table;
+    this.position = position;
+  }
+
+  get payload(): Buffer {
+    return this.#table.payload(this.position);
+  }
+
+  get payloadBytes(): number {
+    return this.#table.payloadBytes(this.position);
+  }
+
+  get key(): string | undefined {
+    return this.#table.key(this.position);
+  }
+
+  get orderingKey(): Buffer | undefined {
+    return this.#table.orderingKey(this.position);
+  }
+
+  get properties(): readonly (readonly [string, string])[] {
+    return this.#table.properties(this.position);
+  }
+
+  get eventTime(): number | undefined {
+    return this.#table.eventTime(this.position);
+  }
+
+  get sequenceId(): SequenceId {
+    return this.#table.sequenceId(this.position);
   }
 }
 

@@ -1,5 +1,6 @@
 /** What tests of the client do again and again. */
 import { MagnetarError } from '../../lib/errors.ts';
+import { nodeClock } from '../../runtime/node/clock.ts';
 
 /** The error with which something rejects. */
 export async function rejection(work: Promise<unknown>): Promise<MagnetarError> {
@@ -18,5 +19,5 @@ export function numbered(count: number, from = 0): string[] {
 
 /** The end of a turn of the event loop: frames come and go. */
 export function turn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
+  return new Promise((resolve) => nodeClock.nextTurn(resolve));
 }

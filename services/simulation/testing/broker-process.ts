@@ -133,7 +133,9 @@ export class BrokerProcess {
   }
 
   async topic(): Promise<Topic> {
-    return this.#topics.open(parseTopicName(TOPIC));
+    const topic = await this.#topics.open(parseTopicName(TOPIC));
+    this.#world.options.opened?.(topic);
+    return topic;
   }
 
   kill(): void {

@@ -9,6 +9,7 @@
  */
 import { openBookie } from '../../bookie/bookie.ts';
 import { MemoryIndex } from '../../bookie/testing/memory-index.ts';
+import type { Topic } from '../../broker/topic/topic.ts';
 import type {
   AppendEntry,
   Bookie,
@@ -39,6 +40,8 @@ export interface WorldOptions {
   readonly newDisk?: () => CrashDisk;
   /** What stands between a bookie and the network. */
   readonly front?: (bookie: Bookie) => Bookie;
+  /** Is shown every topic that a broker opens. */
+  readonly opened?: (topic: Topic) => void;
 }
 
 /** One process, until it dies: after that none of its timers runs any more. */
