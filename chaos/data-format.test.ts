@@ -11,12 +11,20 @@ import { startStandalone, temporaryFolder } from './support/process.ts';
 const execute = promisify(execFile);
 const FOLDER = path.join('chaos', 'fixtures');
 
+interface Unpacked extends AsyncDisposable {
+  readonly data: string;
+  readonly content: Fixture;
+}
+
 /** A copy of a fixture's folder that may be written to, and what is in it. */
-async function unpack(version: number): Promise<{ data: string; content: Fixture }> {
-  const data = await temporaryFolder();
-  await execute('tar', ['xzf', path.join(FOLDER, `data-v${version}.tar.gz`), '-C', data]);
-  const content = JSON.parse(await readFile(path.join(FOLDER, `data-v${version}.json`), 'utf8')) as Fixture;
-  return { data, content };
+async function unpack(version: number): Promise<Unpacked> {
+  const folder = await temporaryFolder();
+  await execute('tar', ['xzf', path.join(FOLDER, `data-v${version}.tar.gz`), '-C', folder]);
+  return {
+    data: path.join(folder, 'data'),
+    content: JSON.parse(await readFile(path.join(folder, 'content.json'), 'utf8')) as Fixture,
+    [Symbol.asyncDispose]: async () => await rm(folder, { recursive: true, force: true }),
+  };
 }
 
 test('there is a fixture of the version that this program writes', async () => {
@@ -26,47 +34,39 @@ test('there is a fixture of the version that this program writes', async () => {
 });
 
 describe.each([1])('a data folder of version %d', (version) => {
-  test('is served as it was, and goes on', async () => {
-    const { data, content } = await unpack(version);
-    try {
-      const names = Object.fromEntries(content.topics.map((one) => [one.topic, Object.keys(one.subscriptions)]));
-      expect(content.topics.reduce((sum, { messages }) => sum + messages.length, 0)).toBe(810);
-      await using server = await startStandalone({ data });
-      for (const how of ['kill', 'stop', undefined] as const) {
-        await using client = new Client({ serviceUrl: server.serviceUrl });
-        expect(await contentOf(client, names)).toEqual(content);
-        if (how === undefined) break;
-        await server[how]();
-        await server.start();
-      }
-    } finally {
-      await rm(data, { recursive: true, force: true });
+  test('is served as it was, with the index of the bookie or without it, and over restarts', async () => {
+    await using fixture = await unpack(version);
+    const { data, content } = fixture;
+    const names = Object.fromEntries(content.topics.map((one) => [one.topic, Object.keys(one.subscriptions)]));
+    expect(content.topics.reduce((sum, { messages }) => sum + messages.length, 0)).toBe(810);
+    await using server = await startStandalone({ data });
+    for (const how of ['kill', 'stop', undefined] as const) {
+      await using client = new Client({ serviceUrl: server.serviceUrl });
+      expect(await contentOf(client, names)).toEqual(content);
+      if (how === undefined) break;
+      await server[how]();
+      await rm(path.join(data, 'bookie-0', 'index'), { recursive: true });
+      await server.start();
     }
   });
 
-  test('knows places, times and what was sent before', async () => {
-    const { data, content } = await unpack(version);
-    try {
-      await using server = await startStandalone({ data });
-      await using client = new Client({ serviceUrl: server.serviceUrl });
-      for (const { topic, messages } of content.topics) {
-        for (const at of [0, Math.floor(messages.length / 2), messages.length - 1]) {
-          const { id = '', index = -1, appendTime = 0 } = messages[at] ?? {};
-          await using byId = await client.createReader({ topic, startPosition: MessageId.parse(id) });
-          expect((await byId.readNext()).index).toBe(index);
-          await using byTime = await client.createReader({ topic, startPosition: new Date(appendTime) });
-          expect((await byTime.readNext()).appendTime).toBe(appendTime);
-        }
-        const last = messages.at(-1);
-        const { producerName = '', sequenceId = '' } = last ?? {};
-        await using producer = await client.createProducer({ topic, producerName });
-        expect(producer.lastSequenceId).toBe(BigInt(sequenceId));
-        const again = await producer.send({ data: 'again', sequenceId: BigInt(sequenceId) });
-        expect([-1, last?.index]).toContain(again.index ?? -1);
-        expect((await producer.send({ data: 'new' })).index).toBe(messages.length);
+  test('knows places, times and what was sent before, and goes on', async () => {
+    await using fixture = await unpack(version);
+    await using server = await startStandalone({ data: fixture.data });
+    await using client = new Client({ serviceUrl: server.serviceUrl });
+    for (const { topic, messages } of fixture.content.topics) {
+      for (const at of [0, Math.floor(messages.length / 2), messages.length - 1]) {
+        const { id = '', index = -1, appendTime = 0 } = messages[at] ?? {};
+        await using byId = await client.createReader({ topic, startPosition: MessageId.parse(id) });
+        expect((await byId.readNext()).index).toBe(index);
+        await using byTime = await client.createReader({ topic, startPosition: new Date(appendTime) });
+        expect((await byTime.readNext()).appendTime).toBe(appendTime);
       }
-    } finally {
-      await rm(data, { recursive: true, force: true });
+      const { producerName = '', sequenceId = '' } = messages.at(-1) ?? {};
+      await using producer = await client.createProducer({ topic, producerName });
+      expect(producer.lastSequenceId).toBe(BigInt(sequenceId));
+      await producer.send({ data: 'again', sequenceId: BigInt(sequenceId) });
+      expect((await producer.send({ data: 'new' })).index).toBe(messages.length);
     }
   });
 });

@@ -117,7 +117,7 @@ describe('a server that goes and comes back is no error in the app', () => {
     const send = (count: number): Promise<unknown>[] => upTo(count).map((n) => producer.send({ data: `${n}` }));
     await Promise.all(send(100));
     await app.got(100);
-    const pause = await suspend(own);
+    using pause = await suspend(own);
     const under = send(5_000);
     await noticed;
     under.push(...send(100));

@@ -5,7 +5,7 @@ import { Client, type Consumer, MagnetarError, type Reader } from '../../service
 import { type ServerProcess, startStandalone, temporaryFolder } from './process.ts';
 
 /** Messages of each topic. */
-export const COUNT = 600;
+const COUNT = 600;
 export const TOPICS = ['first', 'second'] as const;
 const PER_BATCH = 20;
 const OPERATION_MS = 2_000;
@@ -65,7 +65,7 @@ export async function segmentsOf(bookie: string): Promise<string[]> {
 }
 
 /** What became of one way to look at a topic. */
-export type Outcome =
+type Outcome =
   | { readonly kind: 'right' }
   /** It ended early, with a reason. */
   | { readonly kind: 'error'; readonly code: string; readonly message: string };
@@ -127,7 +127,7 @@ async function startOn(data: string): Promise<ServerProcess | string> {
  * Starts a server on the folder and looks at everything.
  * @throws for a wrong byte, a missing message without an error, an acknowledgment that was forgotten or made up, a crash
  */
-export async function lookAt(data: string): Promise<Report> {
+async function lookAt(data: string): Promise<Report> {
   const server = await startOn(data);
   if (typeof server === 'string') return { kind: 'refused', line: server };
   await using running = server;

@@ -2,7 +2,7 @@
 import type { Client, Message } from '../../services/client/index.ts';
 
 /** One message, as a reader sees it. */
-export interface FixtureMessage {
+interface FixtureMessage {
   readonly id: string;
   readonly index: number;
   readonly data: string;

@@ -34,7 +34,7 @@ function identity(bytes: Buffer): Buffer {
   return bytes;
 }
 
-export class RawStream<Request, Response> implements AsyncDisposable {
+class RawStream<Request, Response> implements AsyncDisposable {
   readonly frames: Response[] = [];
   readonly #request: Codec<Request>;
   readonly #client: Client;

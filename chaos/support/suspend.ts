@@ -19,8 +19,9 @@ export async function suspendProcess(pid: number): Promise<void> {
   throw new Error(`process ${pid} did not stop`);
 }
 
-/** A server that runs no further until `resume`. Its sockets stay open, and the kernel goes on taking bytes for them. */
-export async function suspend(server: ServerProcess): Promise<{ readonly resume: () => void }> {
+/** A server that runs no further until `resume`, or the end of the block. The kernel goes on taking bytes for its sockets. */
+export async function suspend(server: ServerProcess): Promise<Disposable & { readonly resume: () => void }> {
   await suspendProcess(server.pid);
-  return { resume: () => server.signal('SIGCONT') };
+  const resume = (): void => server.signal('SIGCONT');
+  return { resume, [Symbol.dispose]: resume };
 }
