@@ -157,7 +157,7 @@ describe('the metadata', () => {
     const data = how === 'stopped' ? stopped : killed;
     const seen = new Set<string>();
     for (const name of await readdir(path.join(data, 'metadata/level'))) {
-      for (const part of [0.1, 0.5, 0.9]) {
+      for (const part of [0.2, 0.7]) {
         const report = await afterDamage(data, async (copy) => {
           await changeFile(path.join(copy, 'metadata/level', name), (bytes) => {
             const at = Math.floor(bytes.length * part);
@@ -182,10 +182,10 @@ function* random(seed: number): Generator<number, never> {
   }
 }
 
-test('a bit flipped anywhere in a segment: never a wrong byte, never a silent loss', { timeout: 300_000 }, async () => {
+test('a bit flipped anywhere in a segment: never a wrong byte, never a silent loss', async () => {
   const numbers = random(4_711);
   const kinds = new Map<string, number>();
-  for (let round = 0; round < 40; round++) {
+  for (let round = 0; round < 16; round++) {
     const data = round % 2 === 0 ? stopped : killed;
     const report = await afterDamage(data, async (copy) => {
       const [segment = ''] = await segmentsOf(bookie(copy));

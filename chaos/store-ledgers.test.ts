@@ -68,19 +68,18 @@ describe('a topic goes on in another ledger', () => {
     await using server = await startStandalone();
     await using client = new Client({ serviceUrl: server.serviceUrl });
     await using producer = await client.createProducer({ topic: 't', batchingEnabled: false, sendTimeoutMs: 0 });
-    const COUNT = 205_000;
+    const COUNT = 110_000;
     const ids: MessageId[] = [];
     for (let from = 0; from < COUNT; from += 5_000) {
       ids.push(...(await send(producer, from, from + 5_000)));
-      if (from !== 150_000) continue;
+      if (from !== 100_000) continue;
       await server.kill();
       await server.start();
     }
     expect(ids.map(({ index }) => index)).toEqual(range(0, COUNT));
     const perLedger = new Map<number, number>();
     for (const { ledgerId } of ids) perLedger.set(ledgerId, (perLedger.get(ledgerId) ?? 0) + 1);
-    expect([...perLedger.values()][0]).toBe(100_000);
-    expect(perLedger.size).toBeGreaterThanOrEqual(3);
+    expect([...perLedger.values()]).toEqual([100_000, 5_000, 5_000]);
     expect([...perLedger.keys()]).toEqual([...perLedger.keys()].toSorted((a, b) => a - b));
     expect(await indexes(client, 't', 'earliest')).toEqual(range(0, COUNT));
     expect((await indexes(client, 't', ids[99_999] as MessageId)).slice(0, 3)).toEqual([99_999, 100_000, 100_001]);

@@ -8,7 +8,7 @@ import { type ServerProcess, startStandalone, temporaryFolder } from './process.
 const COUNT = 600;
 export const TOPICS = ['first', 'second'] as const;
 const PER_BATCH = 20;
-const OPERATION_MS = 2_000;
+const OPERATION_MS = 3_000;
 /** The witness is at most a second behind. */
 const WITNESS_MS = 1_500;
 
@@ -108,7 +108,8 @@ async function look(client: Client, topic: string): Promise<{ read: Outcome; con
     const left = all.filter((n) => !isAcknowledged(n));
     await check(topic, consumer, left);
   };
-  return { read: await outcomeOf(read()), consumed: await outcomeOf(consume()) };
+  const [found, consumed] = await Promise.all([outcomeOf(read()), outcomeOf(consume())]);
+  return { read: found, consumed };
 }
 
 async function startOn(data: string): Promise<ServerProcess | string> {
