@@ -203,7 +203,9 @@ export class Machine {
       random: world.random,
       disk: diskOf(life, this.#disk),
       logger: silentLogger,
-      fatal: () => this.powerCut(),
+      fatal: () => {
+        if (life.alive) this.powerCut();
+      },
     };
     const opening = openBookie({
       environment,
@@ -229,7 +231,7 @@ export class Machine {
 
   /** How long a message to it or from it is on its way, in ms. */
   latency(): number {
-    const slow = this.#world.clock.monotonic() < this.#slowUntil;
+    const slow = this.#world.disturbed && this.#world.clock.monotonic() < this.#slowUntil;
     return this.#world.latency() + (slow ? this.#world.below(SLOW_MS) : 0);
   }
 
