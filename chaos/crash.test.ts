@@ -6,11 +6,12 @@ import { PowerDisk } from './support/power.ts';
 import { fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
 
 const SEED = Math.floor(Math.random() * 2 ** 31);
-const options = (rounds: number): CrashOptions => ({
+const options = (rounds: number, patienceMs = 45_000): CrashOptions => ({
   rounds,
   seed: SEED,
   leastPublishes: 10_000,
   leastAcks: 1_000,
+  patienceMs,
   log: (line) => console.log(`seed ${SEED}, ${line}`),
 });
 
@@ -32,7 +33,7 @@ describe('kill -9 under load', { timeout: 180_000 }, () => {
 
   test('is noticed when the disk says too early that it has written', async () => {
     await using cluster = await oneProcess('chaos/sabotage/lazy-disk.js');
-    expect(await noticed(crashRounds(cluster, options(3)))).not.toEqual([]);
+    expect(await noticed(crashRounds(cluster, options(3, 10_000)))).not.toEqual([]);
   });
 
   test('of the broker or one of three bookie processes', async () => {
@@ -62,6 +63,6 @@ describe('a power cut under load', { timeout: 180_000 }, () => {
   test('is noticed when fsync does nothing', async () => {
     disk = await PowerDisk.create(2_048);
     await using cluster = await onPowerDisk(disk, { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' });
-    expect(await noticed(crashRounds(cluster, options(2)))).not.toEqual([]);
+    expect(await noticed(crashRounds(cluster, options(2, 10_000)))).not.toEqual([]);
   });
 });

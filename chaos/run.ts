@@ -24,6 +24,7 @@ async function leg(rounds: number, legSeed: number, start: () => Promise<Cluster
     seed: legSeed,
     leastPublishes: 10_000,
     leastAcks: 1_000,
+    patienceMs: 60_000,
     log: console.log,
   });
 }

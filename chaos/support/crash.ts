@@ -18,6 +18,8 @@ export interface CrashOptions {
   /** A round counts only with so many since the last strike. */
   readonly leastPublishes: number;
   readonly leastAcks: number;
+  /** How long an operation of the SDK, or a round, may make no progress. */
+  readonly patienceMs: number;
   readonly log: (line: string) => void;
 }
 
@@ -33,8 +35,6 @@ const TOPIC = 'persistent://public/default/crash';
 const SUBSCRIPTIONS = ['s0', 's1'];
 const PRODUCERS = 4;
 const WINDOW = 400;
-const PROGRESS_MS = 30_000;
-const OPERATION_MS = 10_000;
 
 function seeded(seed: number): () => number {
   let state = seed >>> 0;
@@ -46,11 +46,11 @@ function seeded(seed: number): () => number {
   };
 }
 
-async function until(enough: () => boolean, producers: readonly LoadProducer[]): Promise<void> {
+async function until(enough: () => boolean, producers: readonly LoadProducer[], patienceMs: number): Promise<void> {
   const start = performance.now();
   const failed = Promise.race(producers.map((producer) => producer.failed));
   while (!enough()) {
-    if (performance.now() - start > PROGRESS_MS) throw new Error(`no progress within ${PROGRESS_MS} ms`);
+    if (performance.now() - start > patienceMs) throw new Error(`no progress within ${patienceMs} ms`);
     await Promise.race([failed, new Promise((resolve) => setTimeout(resolve, 10))]);
   }
 }
@@ -59,7 +59,7 @@ async function until(enough: () => boolean, producers: readonly LoadProducer[]):
 export async function crashRounds(victims: Victims, options: CrashOptions): Promise<CrashReport> {
   const clients: Client[] = [];
   const connect = (): Client => {
-    const client = new Client({ serviceUrl: victims.serviceUrl, operationTimeoutMs: OPERATION_MS });
+    const client = new Client({ serviceUrl: victims.serviceUrl, operationTimeoutMs: options.patienceMs });
     clients.push(client);
     return client;
   };
@@ -103,6 +103,7 @@ async function runRounds(victims: Victims, options: CrashOptions, connect: () =>
     await until(
       () => publishes() - publishesBefore >= options.leastPublishes && acks() - acksBefore >= options.leastAcks,
       producers,
+      options.patienceMs,
     );
     await new Promise((resolve) => setTimeout(resolve, random() * 400));
     const counted = `${publishes() - publishesBefore} publishes, ${acks() - acksBefore} acks`;
@@ -116,7 +117,7 @@ async function runRounds(victims: Victims, options: CrashOptions, connect: () =>
   }
   await Promise.all(producers.map((producer) => producer.stop()));
   const total = await check();
-  await until(() => steady.delivered.length >= total, producers).catch(() => {
+  await until(() => steady.delivered.length >= total, producers, options.patienceMs).catch(() => {
     violations.push(`lost-delivery: the steady consumer got ${steady.delivered.length} of ${total} messages`);
   });
   steady.delivered.forEach((index, position) => {
