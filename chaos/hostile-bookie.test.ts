@@ -34,9 +34,12 @@ afterEach(async () => {
   await watch.unharmed();
 });
 afterAll(async () => {
-  await watch?.stop();
-  await broker?.[Symbol.asyncDispose]();
-  await bookie?.[Symbol.asyncDispose]();
+  try {
+    await watch?.stop();
+  } finally {
+    await broker?.[Symbol.asyncDispose]();
+    await bookie?.[Symbol.asyncDispose]();
+  }
 });
 
 function newLedger(): LedgerId {

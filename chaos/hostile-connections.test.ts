@@ -34,9 +34,12 @@ afterEach(async () => {
   await watch.unharmed();
 });
 afterAll(async () => {
-  await watch?.stop();
-  await broker?.[Symbol.asyncDispose]();
-  await bookie?.[Symbol.asyncDispose]();
+  try {
+    await watch?.stop();
+  } finally {
+    await broker?.[Symbol.asyncDispose]();
+    await bookie?.[Symbol.asyncDispose]();
+  }
 });
 
 /** 15,000 bytes of headers, "a: b" each, as HPACK literals. */

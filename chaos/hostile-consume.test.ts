@@ -30,9 +30,12 @@ afterEach(async () => {
   await watch.unharmed();
 });
 afterAll(async () => {
-  await client?.close();
-  await watch?.stop();
-  await server?.[Symbol.asyncDispose]();
+  try {
+    await client?.close();
+    await watch?.stop();
+  } finally {
+    await server?.[Symbol.asyncDispose]();
+  }
 });
 
 async function filled(name: string, count: number, bytes = 1): Promise<string> {

@@ -22,8 +22,11 @@ afterEach(async () => {
   await watch.unharmed();
 });
 afterAll(async () => {
-  await watch?.stop();
-  await server?.[Symbol.asyncDispose]();
+  try {
+    await watch?.stop();
+  } finally {
+    await server?.[Symbol.asyncDispose]();
+  }
 });
 
 const NOBODY = Buffer.alloc(0);

@@ -23,8 +23,13 @@ const STOP_MS = 20_000;
 const KEPT_CHARACTERS = 1_000_000;
 
 const children = new Set<ChildProcess>();
-process.on('exit', () => {
+function killAll(): void {
   for (const child of children) child.kill('SIGKILL');
+}
+process.on('exit', killAll);
+process.once('SIGTERM', () => {
+  killAll(); // so ends a test that took too long
+  process.kill(process.pid, 'SIGTERM');
 });
 
 function environmentOf(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
