@@ -8,7 +8,8 @@ import type { LogLevel } from '../runtime/node/logger.ts';
 import { bookieBanner } from './banner.ts';
 import { folderError, openDataFolder } from './data-folder.ts';
 import { HOST, openGrpcServer } from './grpc-server.ts';
-import { type RoleContext, runRole } from './server-process.ts';
+import type { RoleContext } from './role-context.ts';
+import { runRole } from './server-process.ts';
 
 export interface BookieOptions {
   readonly data: string;

@@ -9,6 +9,7 @@ import { nodeClock } from '../runtime/node/clock.ts';
 import { nodeDisk } from '../runtime/node/disk.ts';
 import { createLogger, type LogLevel } from '../runtime/node/logger.ts';
 import { nodeRandom } from '../runtime/node/random.ts';
+import type { RoleContext } from './role-context.ts';
 
 const CLOSE_MS = 15_000;
 
@@ -24,12 +25,6 @@ function nodeEnvironment(logger: Logger): Environment {
       process.exit(EXIT_FAILED);
     },
   };
-}
-
-/** What a role is given to start: it adds what it opens to the lifecycle. */
-export interface RoleContext {
-  readonly environment: Environment;
-  readonly lifecycle: Lifecycle;
 }
 
 /**

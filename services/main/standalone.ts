@@ -1,150 +1,29 @@
-/** A whole system in one process: metadata in `level`, bookies here or elsewhere, a broker, and its HTTP side. */
-import path from 'node:path';
-import { openBookie } from '../bookie/bookie.ts';
-import { type Broker, startBroker } from '../broker/broker.ts';
+/** `magnetar standalone`: a whole system in one process. */
 import type { Shell } from '../cli/shell.ts';
-import type { Bookie } from '../ledger/bookie.ts';
-import { BookieIdentities } from '../ledger/bookie-identity.ts';
-import { connectBookie } from '../ledger/grpc-bookie.ts';
-import type { Quorum } from '../ledger/ledgers.ts';
-import { openLedgers } from '../ledger/open-ledgers.ts';
-import { MagnetarError } from '../lib/errors.ts';
-import { openLevelStore } from '../metadata/level.ts';
-import { ensureDefaults } from '../metadata/namespaces.ts';
-import type { MetadataStore } from '../metadata/store.ts';
-import type { Clock } from '../runtime/clock.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { standaloneBanner } from './banner.ts';
-import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
-import { openGrpcServer } from './grpc-server.ts';
-import { type RoleContext, runRole } from './server-process.ts';
+import { type OpenStandalone, openStandalone } from './open-standalone.ts';
+import type { RoleContext } from './role-context.ts';
+import { runRole } from './server-process.ts';
 
-const MOST_COPIES = 3;
-const LOCAL_BOOKIE = /^local-(\d+)$/;
-/** How long a start waits for bookies elsewhere; those that answer later are used then. */
-const BOOKIES_WAIT_MS = 1_000;
-/** How long each step of closing the broker may take: two of them fit into the time that the process has. */
-const BROKER_CLOSE_MS = 5_000;
-
-export interface StandaloneOptions {
-  readonly data: string;
-  /** Bookies in this process; undefined: as many as the data folder has, else one. Not with `remoteBookies`. */
-  readonly bookies: number | undefined;
-  /** Bookies elsewhere, as host:port; empty: in this process. */
-  readonly remoteBookies: readonly string[];
-  readonly port: number;
-  readonly httpPort: number;
+export interface StandaloneOptions extends OpenStandalone {
   readonly logLevel: LogLevel;
-  readonly version: string;
-}
-
-/** Three copies of which two are waited for, or as many as there are bookies. */
-export function standaloneQuorum(bookies: number): Quorum {
-  const copies = Math.min(bookies, MOST_COPIES);
-  return { ensembleSize: copies, writeQuorum: copies, ackQuorum: Math.floor(copies / 2) + 1 };
-}
-
-/** How many bookies to open here. @throws INVALID_ARGUMENT when some that hold data would be left out */
-export function bookieCount(wanted: number | undefined, folder: DataFolder): number {
-  const count = wanted ?? Math.max(1, folder.bookies);
-  if (count >= folder.bookies) return count;
-  throw new MagnetarError(
-    'INVALID_ARGUMENT',
-    `--bookies is ${count}, but the data folder ${folder.folder} holds ${folder.bookies} bookies; it must be at least ${folder.bookies}`,
-    { details: { bookies: String(count), least: String(folder.bookies) } },
-  );
-}
-
-/** @throws DATA_LOSS when a bookie of this process has another folder than the metadata knows */
-async function openBookies(
-  { environment, lifecycle }: RoleContext,
-  store: MetadataStore,
-  folder: DataFolder,
-  options: StandaloneOptions,
-): Promise<Bookie[]> {
-  const identities = new BookieIdentities(store);
-  if (options.remoteBookies.length > 0) {
-    const remote = options.remoteBookies.map((address) =>
-      connectBookie({ environment, address, verify: async (instance) => await identities.check(address, instance) }),
-    );
-    for (const bookie of remote) lifecycle.add(`connection to bookie ${bookie.id}`, async () => await bookie.close());
-    await atMost(environment.clock, BOOKIES_WAIT_MS, Promise.all(remote.map(({ tried }) => tried)));
-    return remote;
-  }
-  // One whose folder is gone is missed, not left out.
-  const known = (await identities.names()).map((id) => Number(LOCAL_BOOKIE.exec(id)?.[1] ?? -1) + 1);
-  const held = { ...folder, bookies: Math.max(folder.bookies, ...known) };
-  const bookies: Bookie[] = [];
-  for (let number = 0; number < bookieCount(options.bookies, held); number++) {
-    const bookie = await openBookie({ environment, folder: folder.bookieFolder(number), id: `local-${number}` });
-    lifecycle.add(`bookie ${bookie.id}`, async () => await bookie.close());
-    await identities.check(bookie.id, bookie.instance);
-    bookies.push(bookie);
-  }
-  return bookies;
-}
-
-async function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
-  await new Promise<void>((resolve) => {
-    const timer = clock.after(ms, resolve);
-    void work.then(() => {
-      timer.cancel();
-      resolve();
-    });
-  });
-}
-
-/** Opens metadata, bookies and the broker; the broker takes requests on the port that is returned. */
-async function openBroker(
-  context: RoleContext,
-  folder: DataFolder,
-  options: StandaloneOptions,
-): Promise<{ broker: Broker; port: number; bookies: number }> {
-  const { environment, lifecycle } = context;
-  await requireMetadata(environment.disk, folder);
-  const store = await openLevelStore({ environment, folder: folder.metadataFolder });
-  lifecycle.add('metadata store', async () => await store.close());
-  const bookies = await openBookies(context, store, folder, options);
-  const ledgers = openLedgers({ environment, store, bookies, quorum: standaloneQuorum(bookies.length) });
-  lifecycle.add('ledgers', async () => await ledgers.close());
-  await ensureDefaults(store, environment.clock.now());
-  const server = openGrpcServer(lifecycle);
-  const serverName = `magnetar ${options.version}`;
-  const broker = await startBroker({ environment, store, ledgers, options: { serverName, closeMs: BROKER_CLOSE_MS } });
-  lifecycle.add('broker', async () => await broker.close());
-  broker.addTo(server.server);
-  return { broker, port: await server.bind(options.port), bookies: bookies.length };
 }
 
 async function start(context: RoleContext, options: StandaloneOptions): ReturnType<Parameters<typeof runRole>[2]> {
-  const { environment, lifecycle } = context;
-  const { version, remoteBookies } = options;
-  const folder = await openDataFolder(environment.disk, path.resolve(options.data));
-  let opened: Awaited<ReturnType<typeof openBroker>>;
-  try {
-    opened = await openBroker(context, folder, options);
-  } catch (error) {
-    throw folderError(folder.folder, error);
-  }
-  const { broker, port, bookies } = opened;
-  // Apps are served from here on: what HTTP needs is loaded after that.
-  const { startHttp } = await import('./http.ts');
-  const about = { version, role: 'standalone' };
-  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready });
-  lifecycle.add('HTTP server', async () => await http.close());
-  const where =
+  const { version, remoteBookies, data } = options;
+  const { folder, port, httpPort, bookies } = await openStandalone(context, options);
+  const what =
     remoteBookies.length > 0
       ? `${bookies === 1 ? 'bookie' : 'bookies'} ${remoteBookies.join(', ')}`
       : `${bookies} ${bookies === 1 ? 'bookie' : 'bookies'}`;
-  const facts = { port, httpPort: http.port, data: folder.folder, bookies, remoteBookies };
-  const readyMs = performance.now();
   return {
-    banner: standaloneBanner({ version, bookies: where, data: options.data, port, httpPort: http.port, readyMs }),
-    facts,
+    banner: standaloneBanner({ version, bookies: what, data, port, httpPort, readyMs: performance.now() }),
+    facts: { port, httpPort, data: folder, bookies, remoteBookies },
   };
 }
 
-/** `magnetar standalone`. Resolves with the exit code. */
+/** Runs it until it is interrupted. Resolves with the exit code. */
 export async function runStandalone(shell: Shell, options: StandaloneOptions): Promise<number> {
   const { logLevel } = options;
   return await runRole(shell, { role: 'standalone', logLevel }, async (context) => await start(context, options));

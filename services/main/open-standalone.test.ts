@@ -1,6 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import type { DataFolder } from './data-folder.ts';
-import { bookieCount, standaloneQuorum } from './standalone.ts';
+import { bookieCount, standaloneQuorum } from './open-standalone.ts';
 
 test.each([
   [1, 1, 1],
