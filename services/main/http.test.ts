@@ -1,33 +1,79 @@
 import { expect, test } from 'vitest';
-import { startHttp } from './http.ts';
+import { silentLogger } from '../runtime/logger.ts';
+import { type HttpOptions, type HttpServer, startHttp } from './http.ts';
 
 const about = { version: '1.2.3', role: 'test' };
 
+async function start(options: Partial<HttpOptions> = {}): Promise<HttpServer> {
+  return await startHttp({ port: 0, about, isReady: () => true, logger: silentLogger, plugins: [], ...options });
+}
+
+async function get(http: HttpServer, path: string): Promise<[number, unknown]> {
+  const response = await fetch(`http://127.0.0.1:${http.port}${path}`);
+  return [response.status, await response.json()];
+}
+
 test('serves health, readiness as it changes, and the version', async () => {
   let ready = false;
-  const http = await startHttp({ port: 0, about, isReady: () => ready });
-  const get = async (path: string): Promise<[number, unknown]> => {
-    const response = await fetch(`http://127.0.0.1:${http.port}${path}`);
-    return [response.status, await response.json()];
-  };
+  const http = await start({ isReady: () => ready });
   try {
-    expect(await get('/healthz')).toEqual([200, { status: 'ok' }]);
-    expect(await get('/readyz')).toEqual([503, { status: 'not ready' }]);
+    expect(await get(http, '/healthz')).toEqual([200, { status: 'ok' }]);
+    expect(await get(http, '/readyz')).toEqual([503, { status: 'not ready' }]);
     ready = true;
-    expect(await get('/readyz')).toEqual([200, { status: 'ready' }]);
-    expect(await get('/version')).toEqual([200, { ...about, node: process.version }]);
-    expect(await get('/nothing')).toEqual([404, { code: 'NOT_FOUND', message: 'there is nothing at GET /nothing' }]);
+    expect(await get(http, '/readyz?verbose')).toEqual([200, { status: 'ready' }]);
+    expect(await get(http, '/version')).toEqual([200, { ...about, node: process.version }]);
+    expect(await get(http, '/nothing')).toEqual([
+      404,
+      { code: 'NOT_FOUND', message: 'there is nothing at GET /nothing' },
+    ]);
   } finally {
     await http.close();
     await http.close();
   }
-  await expect(get('/healthz')).rejects.toThrow('fetch failed');
+  await expect(get(http, '/healthz')).rejects.toThrow('fetch failed');
+});
+
+test('plugins are loaded once, by the first request that is no probe', async () => {
+  let loaded = 0;
+  const http = await start({
+    plugins: [
+      async (app) => {
+        loaded++;
+        app.get('/greeting', () => ({ hello: 'world' }));
+        app.get('/broken', () => Promise.reject(new Error('secret')));
+      },
+    ],
+  });
+  try {
+    await get(http, '/healthz');
+    expect(loaded).toBe(0);
+    const greetings = await Promise.all([get(http, '/greeting'), get(http, '/greeting')]);
+    expect(greetings).toEqual([
+      [200, { hello: 'world' }],
+      [200, { hello: 'world' }],
+    ]);
+    expect(loaded).toBe(1);
+    const broken = { code: 'INTERNAL', message: 'the server could not answer; its log says why' };
+    expect(await get(http, '/broken')).toEqual([500, broken]);
+  } finally {
+    await http.close();
+  }
+});
+
+test('a plugin that cannot be loaded leaves the probes alone', async () => {
+  const http = await start({ plugins: [() => Promise.reject(new Error('no such file'))] });
+  try {
+    expect((await get(http, '/metrics'))[0]).toBe(500);
+    expect((await get(http, '/healthz'))[0]).toBe(200);
+  } finally {
+    await http.close();
+  }
 });
 
 test('a port in use is named with its flag', async () => {
-  const http = await startHttp({ port: 0, about, isReady: () => true });
+  const http = await start();
   try {
-    await expect(startHttp({ port: http.port, about, isReady: () => true })).rejects.toMatchObject({
+    await expect(start({ port: http.port })).rejects.toMatchObject({
       code: 'PORT_IN_USE',
       message: `port ${http.port} of 127.0.0.1 is in use; name another one with --http-port`,
     });

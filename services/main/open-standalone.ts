@@ -145,7 +145,8 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
   // Apps are served from here on: what HTTP needs is loaded after that.
   const { startHttp } = await import('./http.ts');
   const about = { version: options.version, role: 'standalone' };
-  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready });
+  const { logger } = environment;
+  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins: [] });
   lifecycle.add('HTTP server', async () => await http.close());
   return { broker, folder: folder.folder, bookies, port, httpPort: http.port };
 }
