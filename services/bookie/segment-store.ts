@@ -68,7 +68,12 @@ export class SegmentStore {
       else if (row?.sealed === true) this.#passed(row.chain, row.highestLedgerId);
       else active = await this.#openOne(id, present.has(id + 1));
     }
-    if (this.#table.limboUpTo !== limboBefore) await this.#writeLimbo();
+    try {
+      if (this.#table.limboUpTo !== limboBefore) await this.#writeLimbo();
+    } catch (error) {
+      await active?.close();
+      throw error;
+    }
     active ??= await this.createNext(this.#highestLedgerId);
     return { active, chain: this.#chain ?? 0, highestLedgerId: this.#highestLedgerId };
   }
@@ -107,13 +112,16 @@ export class SegmentStore {
       this.#lost(id, undefined, 'has no readable header');
       return undefined;
     }
-    const found = (await this.#indexFromFooter(opened)) ? 'sealed' : await this.#replay(opened, followed);
-    if (found === 'unused') {
+    let reused: SegmentFile | undefined;
+    try {
+      if (await this.#indexFromFooter(opened)) return undefined;
+      if ((await this.#replay(opened, followed)) === 'sealed') return undefined;
       await this.#writeUnsealed(id);
-      return SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
+      reused = SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
+      return reused;
+    } finally {
+      if (reused === undefined) await opened.file.close();
     }
-    await opened.file.close();
-    return undefined;
   }
 
   async #indexFromFooter(opened: OpenedSegment): Promise<boolean> {
@@ -171,7 +179,12 @@ export class SegmentStore {
     const id = this.#lastId + 1;
     const options = { id, segmentBytes: this.#segmentBytes, highestLedgerId };
     const segment = await SegmentFile.create(this.#environment, this.#folder, options);
-    await this.#writeUnsealed(id);
+    try {
+      await this.#writeUnsealed(id);
+    } catch (error) {
+      await segment.close();
+      throw error;
+    }
     this.#lastId = id;
     return segment;
   }

@@ -6,7 +6,10 @@ import { describe, expect, test } from 'vitest';
 import type { Bookie } from '../ledger/bookie.ts';
 import { appendEntry, readEntries, testEntry, testKey, texts } from '../ledger/bookie.contract.ts';
 import { entryId, ledgerId } from '../lib/ids.ts';
+import { crc32c } from '../lib/crc32c.ts';
 import { openBookie } from './bookie.ts';
+import { DATA_START, encodeSegmentHeader, segmentIdentity } from './segments/format.ts';
+import { openSegment } from './segments/segment-file.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
 import { testEnvironment } from './testing/environment.ts';
 import { MemoryIndex } from './testing/memory-index.ts';
@@ -113,6 +116,64 @@ describe('a disk that fails', () => {
     expect(subject.disk.openFiles).toBe(0);
   });
 });
+
+/** A bookie that crashed with segments to replay, one that is sealed, and one that nobody can read. */
+async function crashed(): Promise<CrashedBookie> {
+  const subject = new CrashedBookie({ segmentBytes: 20_480 });
+  const bookie = await subject.open();
+  for (let id = 0; id < 8; id++) await appendEntry(bookie, testEntry(1, id));
+  subject.disk.crash();
+  subject.index = new MemoryIndex();
+  const wiped = await subject.disk.open(subject.path(2));
+  await wiped.write([Buffer.alloc(DATA_START)], 0);
+  await wiped.sync();
+  await wiped.close();
+  return subject;
+}
+
+describe('open files', () => {
+  test('are closed whichever operation of a start fails, and all but the active segment when none does', async () => {
+    for (let failing = 0; ; failing++) {
+      const subject = await crashed();
+      let left = failing;
+      subject.disk.before = () => {
+        if (left-- === 0) throw Object.assign(new Error('EIO'), { code: 'EIO' });
+      };
+      const opened = await subject.open().catch(() => undefined);
+      subject.disk.before = () => {};
+      expect([failing, subject.disk.openFiles]).toEqual([failing, opened === undefined ? 0 : 1]);
+      await opened?.close();
+      expect([failing, subject.disk.openFiles]).toEqual([failing, 0]);
+      if (left >= 0) break;
+    }
+  });
+
+  test('are closed when a segment cannot be read: of another version, without a head, with a disk that fails', async () => {
+    const subject = await crashed();
+    const { disk, environment } = subject;
+    expect(await openSegment(environment, '/bookie/segments', 2)).toBeUndefined();
+    expect(disk.openFiles).toBe(0);
+    disk.before = ({ operation }) => {
+      if (operation === 'read') throw Object.assign(new Error('EIO'), { code: 'EIO' });
+    };
+    await expect(openSegment(environment, '/bookie/segments', 1)).rejects.toThrow('EIO');
+    expect(disk.openFiles).toBe(0);
+    disk.before = () => {};
+    const file = await disk.open(subject.path(2));
+    await file.write([newerHead()], 0);
+    await file.close();
+    await expect(openSegment(environment, '/bookie/segments', 2)).rejects.toMatchObject({ code: 'FOLDER_VERSION' });
+    expect(disk.openFiles).toBe(0);
+  });
+});
+
+/** The first page of a segment of a version that this program does not know. */
+function newerHead(): Buffer {
+  const head = encodeSegmentHeader(segmentIdentity(2, 1, Buffer.alloc(16)));
+  head.writeUInt32LE(2, 4);
+  head.writeUInt32LE(crc32c(head.subarray(0, 60)), 60);
+  return head;
+}
 
 function payload(id: number): Buffer {
   return Buffer.alloc(3_000 + id, `${id};`);

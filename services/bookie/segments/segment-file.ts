@@ -67,10 +67,15 @@ export class SegmentFile {
       encodeCommitMark(identity, mark).copy(head, commitMarkOffset(sequence));
     }
     const file = await disk.open(path + TEMPORARY, { create: true });
-    await file.write([head], 0);
-    await file.sync();
-    await disk.rename(path + TEMPORARY, path);
-    await disk.syncFolder(folder);
+    try {
+      await file.write([head], 0);
+      await file.sync();
+      await disk.rename(path + TEMPORARY, path);
+      await disk.syncFolder(folder);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
     const fill = new ZeroFill(clock, file, { from: DATA_START, limit: options.segmentBytes });
     return new SegmentFile(file, identity, fill, 1);
   }
