@@ -359,10 +359,13 @@ class StoreBookie implements Bookie {
 
   async #close(): Promise<void> {
     await Promise.resolve(); // Lets `#closing` be set, so that nothing new is taken.
-    await this.#log.close();
-    if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));
-    await this.#reader.close();
-    await this.#index.close();
+    try {
+      await this.#log.close();
+      if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));
+      await this.#reader.close();
+    } finally {
+      await this.#index.close(); // it has the folder's lock
+    }
   }
 }
 

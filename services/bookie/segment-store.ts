@@ -197,10 +197,13 @@ export class SegmentStore {
   /** Seals a segment that the log is done with, and closes it. */
   async seal(segment: SegmentFile, end: SegmentEnd): Promise<void> {
     const { id } = segment.identity;
-    await this.#sealAndIndex(id, end, async (parts) => {
-      await segment.seal(parts, { ...end, limboUpTo: this.#table.limboUpTo });
+    try {
+      await this.#sealAndIndex(id, end, async (parts) => {
+        await segment.seal(parts, { ...end, limboUpTo: this.#table.limboUpTo });
+      });
+    } finally {
       await segment.close();
-    });
+    }
   }
 
   /** Footer first, index after it: what the index says can always be built again. */

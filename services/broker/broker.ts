@@ -23,6 +23,8 @@ export interface Broker {
   addTo(server: Server): void;
   /** True while it holds its lease and serves. */
   readonly ready: boolean;
+  /** Ends at once and for good: every stream fails with this error, now and later. It is still to be closed. */
+  fail(error: MagnetarError): void;
   /**
    * Takes nothing more in, answers what is under way, closes its topics, gives up its ownership: each within the time that
    * the options allow for closing. Does not close the store and the ledgers. Idempotent; never rejects.
@@ -72,11 +74,17 @@ class RunningBroker implements Broker {
   }
 
   get ready(): boolean {
-    return this.#closing === undefined && this.#ownership.held;
+    return !this.#stopping.signal.aborted && this.#ownership.held;
   }
 
   addTo(server: Server): void {
     this.#sessions.addTo(server);
+  }
+
+  fail(error: MagnetarError): void {
+    this.#stopping.abort(error);
+    this.#sessions.failAll(error);
+    this.#topics.failAll(error);
   }
 
   async close(): Promise<void> {

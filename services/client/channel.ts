@@ -13,6 +13,8 @@ export interface ChannelMember {
   /** The stream is there; nothing is open on it yet. */
   streamUp(): void;
   streamDown(error: MagnetarError): void;
+  /** It cannot go on, now or later. */
+  fail(error: MagnetarError): void;
   /** The end of a turn of the event loop, asked for by `atTurn`. */
   turn(): void;
 }
@@ -176,6 +178,12 @@ export abstract class Channel<
     this.#byNumber.clear();
     this.credits.reset();
     for (const member of this.#snapshot()) member.streamDown(error);
+  }
+
+  /** Fails every member, and opens no stream any more. */
+  abandon(error: MagnetarError): void {
+    for (const member of this.#snapshot()) member.fail(error);
+    this.#keeper.abandon(error);
   }
 
   /** Ends the stream, within `ms`. */

@@ -49,7 +49,18 @@ export class Client implements AsyncDisposable {
     const parts = { environment: this.#environment, link: this.#link, operationTimeoutMs };
     this.#publish = new PublishChannel(parts);
     this.#consume = new ConsumeChannel(parts);
+    const { brokerGone } = this.#environment;
+    brokerGone?.addEventListener('abort', this.#onBrokerGone, { once: true });
+    if (brokerGone?.aborted === true) this.#onBrokerGone();
   }
+
+  /** Everything fails, now and later, with the reason. */
+  readonly #onBrokerGone = (): void => {
+    const reason = this.#environment.brokerGone?.reason as MagnetarError;
+    this.#closed ??= reason;
+    this.#publish.abandon(reason);
+    this.#consume.abandon(reason);
+  };
 
   /**
    * Opens a producer. The topic is made on first use.
@@ -158,6 +169,7 @@ export class Client implements AsyncDisposable {
     const { operationTimeoutMs } = this.#config;
     await Promise.all([this.#publish.stop(operationTimeoutMs), this.#consume.stop(operationTimeoutMs)]);
     this.#link.close();
+    this.#environment.brokerGone?.removeEventListener('abort', this.#onBrokerGone);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

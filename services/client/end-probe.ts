@@ -67,6 +67,10 @@ class EndProbe implements ConsumeMember {
     this.#number = 0;
   }
 
+  fail(error: MagnetarError): void {
+    this.#end.reject(error);
+  }
+
   /** It is not needed any more. */
   leave(): void {
     this.#timer?.cancel();

@@ -10,6 +10,8 @@ export interface ClientEnvironment {
   readonly clock: Clock;
   readonly random: Random;
   readonly logger: Logger;
+  /** Aborts when there will be no broker any more; its reason is a MagnetarError. Absent: there always may be one again. */
+  readonly brokerGone?: AbortSignal;
 }
 
 /** This machine's; says nothing. */

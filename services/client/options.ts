@@ -25,7 +25,7 @@ const BATCH_BYTES = 131_072;
 export const SEQUENCE_ID_MAX: bigint = (1n << 64n) - 1n;
 
 export interface ClientOptions {
-  /** The broker: `grpc://host:port`; the port is 7650 where none is given. */
+  /** The broker: `grpc://host:port`, the port 7650 where none is given; or `unix:///path` of a socket. */
   readonly serviceUrl: string;
   /** How long opening, seeking, unsubscribing and confirming acknowledgments may take. 30,000 by default. */
   readonly operationTimeoutMs?: number | undefined;

@@ -149,7 +149,7 @@ export class ProducerSession implements PublishMember {
     this.#lastError = undefined;
     this.#attempt = 0;
     this.window.restart();
-    if (!this.#grantedOnce && !error.retryable) this.#fail(error);
+    if (!this.#grantedOnce && !error.retryable) this.fail(error);
   }
 
   #open(): void {
@@ -169,7 +169,7 @@ export class ProducerSession implements PublishMember {
       this.#number = 0;
       const error = fromWireError(answer.error);
       const final = !answer.error.retryable || (!this.#grantedOnce && error.code === 'PRODUCER_BUSY');
-      if (final) this.#fail(error);
+      if (final) this.fail(error);
       else this.#reopen(error);
       return;
     }
@@ -209,7 +209,7 @@ export class ProducerSession implements PublishMember {
   #refused(batch: Batch | undefined, wire: WireError): void {
     const error = fromWireError(wire);
     if (error.fencing) {
-      this.#fail(error);
+      this.fail(error);
       return;
     }
     const kind = this.#state === 'closing' ? 'alone' : refusal(wire);
@@ -242,7 +242,7 @@ export class ProducerSession implements PublishMember {
     this.#number = 0;
     const text = `the broker closed the producer on ${this.#topic}`;
     const error = answer.error === undefined ? new MagnetarError('UNAVAILABLE', text) : fromWireError(answer.error);
-    if (answer.error?.retryable === false) this.#fail(error);
+    if (answer.error?.retryable === false) this.fail(error);
     else this.#reopen(error);
   }
 
@@ -286,7 +286,9 @@ export class ProducerSession implements PublishMember {
     this.#closed.resolve();
   }
 
-  #fail(error: MagnetarError): void {
+  /** It cannot go on: whoever listens is told. */
+  fail(error: MagnetarError): void {
+    if (this.#state === 'ended') return;
     if (this.#number !== 0) this.#channel.close(this.#number, false);
     this.#lastError = error;
     this.#granted.reject(error);

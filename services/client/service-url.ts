@@ -2,18 +2,21 @@ import { invalid } from './check.ts';
 
 /** The broker's gRPC port where the URL names none. */
 const DEFAULT_PORT = 7650;
+const SOCKET = /^unix:\/\/(\/[^\0]+)$/;
 const FORM = /^grpc:\/\/(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\/?$/;
 
 /** Where a broker is. */
 export interface ServiceUrl {
   /** As an app writes it, with the port: for messages. */
   readonly text: string;
-  /** `host:port`, as gRPC takes it. */
+  /** `host:port` or `unix:path`, as gRPC takes it. */
   readonly target: string;
 }
 
 /** @throws MagnetarError INVALID_ARGUMENT */
 export function parseServiceUrl(value: string): ServiceUrl {
+  const socket = typeof value === 'string' ? SOCKET.exec(value)?.[1] : undefined;
+  if (socket !== undefined) return { text: value, target: `unix:${socket}` };
   const found = typeof value === 'string' ? FORM.exec(value) : null;
   const port = found?.[2] === undefined ? DEFAULT_PORT : Number(found[2]);
   const host = found?.[1];

@@ -132,6 +132,14 @@ export class StreamKeeper<
     });
   }
 
+  /** Gives the stream up for good: nothing is opened after it. */
+  abandon(error: MagnetarError): void {
+    this.#stopped = true;
+    this.#timer?.cancel();
+    this.#timer = undefined;
+    this.fail(error);
+  }
+
   /** Ends the stream: says so to the server and waits for its end, for at most `ms`. Nothing is opened after it. */
   async stop(ms: number): Promise<void> {
     if (this.#stopped) return;

@@ -10,8 +10,11 @@ const SHUTDOWN_MS = 2_000;
 /** A gRPC server of this process. */
 export interface GrpcServer {
   readonly server: Server;
-  /** Begins to serve what was added; resolves with the port. @throws PORT_IN_USE naming the flag */
-  readonly bind: (port: number) => Promise<number>;
+  /**
+   * Begins to serve what was added, on a port of this machine (0: a free one) or a socket in the file system; resolves with
+   * the port. @throws PORT_IN_USE naming the flag
+   */
+  readonly bind: (at: number | { readonly socket: string }) => Promise<number>;
 }
 
 async function shutDown(server: Server): Promise<void> {
@@ -33,13 +36,14 @@ export function openGrpcServer(lifecycle: Lifecycle): GrpcServer {
   lifecycle.add('gRPC server', async () => await shutDown(server));
   return {
     server,
-    async bind(port) {
+    async bind(at) {
+      if (typeof at === 'object') return await bindWithWideWindows(server, `unix:${at.socket}`);
       try {
-        return await bindWithWideWindows(server, `${HOST}:${port}`);
+        return await bindWithWideWindows(server, `${HOST}:${at}`);
       } catch (error) {
         if (!hasCode(error, 'PORT_IN_USE')) throw error;
-        const text = `port ${port} of ${HOST} is in use; name another one with --port`;
-        throw new MagnetarError('PORT_IN_USE', text, { details: { port: String(port), flag: '--port' }, cause: error });
+        const text = `port ${at} of ${HOST} is in use; name another one with --port`;
+        throw new MagnetarError('PORT_IN_USE', text, { details: { port: String(at), flag: '--port' }, cause: error });
       }
     },
   };

@@ -1,18 +1,13 @@
 /** The process: its signals, its exit code, and what it says when something went wrong that nobody foresaw. */
-import { createRequire } from 'node:module';
 import { runProgram } from '../cli/program.ts';
 import { EXIT_FAILED } from '../cli/shell.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import { nodeShell } from './node-shell.ts';
+import { packageVersion } from './package-version.ts';
 import { addRoleCommands } from './role-commands.ts';
 
 const SIGNAL_NUMBERS = { SIGINT: 2, SIGTERM: 15 } as const;
 const FLUSH_MS = 5_000;
-
-function packageVersion(): string {
-  const { version } = createRequire(import.meta.url)('#package') as { version: string };
-  return version;
-}
 
 /** The first signal asks the command to end, the second ends the process. */
 function interruption(): AbortSignal {

@@ -4,7 +4,7 @@
  */
 import path from 'node:path';
 import { openBookie } from '../bookie/bookie.ts';
-import { type Broker, startBroker } from '../broker/broker.ts';
+import { type Broker, type BrokerSettings, startBroker } from '../broker/broker.ts';
 import type { Bookie } from '../ledger/bookie.ts';
 import { BookieIdentities } from '../ledger/bookie-identity.ts';
 import { connectBookie } from '../ledger/grpc-bookie.ts';
@@ -32,9 +32,12 @@ export interface OpenStandalone {
   readonly bookies: number | undefined;
   /** Bookies elsewhere, as host:port; empty: in this process. */
   readonly remoteBookies: readonly string[];
-  /** gRPC port for apps; 0: a free one. */
-  readonly port: number;
-  readonly httpPort: number;
+  /** Where apps come in: a port, 0 for a free one; or a socket in the file system. */
+  readonly port: number | { readonly socket: string };
+  /** 0: a free one; undefined: nothing is served over HTTP. */
+  readonly httpPort: number | undefined;
+  /** What of the broker is not to be as usual. */
+  readonly broker?: Pick<BrokerSettings, 'cacheBytes' | 'publishBudgetBytes'>;
   readonly version: string;
 }
 
@@ -45,7 +48,7 @@ export interface Standalone {
   readonly folder: string;
   readonly bookies: number;
   readonly port: number;
-  readonly httpPort: number;
+  readonly httpPort: number | undefined;
 }
 
 /** Three copies of which two are waited for, or as many as there are bookies. */
@@ -120,7 +123,8 @@ async function openBroker(
   await ensureDefaults(store, environment.clock.now());
   const server = openGrpcServer(lifecycle);
   const serverName = `magnetar ${options.version}`;
-  const broker = await startBroker({ environment, store, ledgers, options: { serverName, closeMs: BROKER_CLOSE_MS } });
+  const settings = { ...options.broker, serverName, closeMs: BROKER_CLOSE_MS };
+  const broker = await startBroker({ environment, store, ledgers, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
   return { broker, port: await server.bind(options.port), bookies: bookies.length };
@@ -142,11 +146,13 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
     throw folderError(folder.folder, error);
   }
   const { broker, port, bookies } = opened;
+  const serving = { broker, folder: folder.folder, bookies, port };
+  if (options.httpPort === undefined) return { ...serving, httpPort: undefined };
   // Apps are served from here on: what HTTP needs is loaded after that.
   const { startHttp } = await import('./http.ts');
   const about = { version: options.version, role: 'standalone' };
   const { logger } = environment;
   const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins: [] });
   lifecycle.add('HTTP server', async () => await http.close());
-  return { broker, folder: folder.folder, bookies, port, httpPort: http.port };
+  return { ...serving, httpPort: http.port };
 }

@@ -7,12 +7,13 @@ import type { RoleContext } from './role-context.ts';
 import { runRole } from './server-process.ts';
 
 export interface StandaloneOptions extends OpenStandalone {
+  readonly httpPort: number;
   readonly logLevel: LogLevel;
 }
 
 async function start(context: RoleContext, options: StandaloneOptions): ReturnType<Parameters<typeof runRole>[2]> {
   const { version, remoteBookies, data } = options;
-  const { folder, port, httpPort, bookies } = await openStandalone(context, options);
+  const { folder, port, httpPort = options.httpPort, bookies } = await openStandalone(context, options);
   const what =
     remoteBookies.length > 0
       ? `${bookies === 1 ? 'bookie' : 'bookies'} ${remoteBookies.join(', ')}`

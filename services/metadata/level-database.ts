@@ -81,7 +81,7 @@ export function folderError(error: unknown, folder: string): MagnetarError {
   const cause = error instanceof Error && error.cause !== undefined ? error.cause : error;
   const text = (cause instanceof Error ? cause.message : String(cause)).split('\n', 1)[0] ?? '';
   if (codeOf(cause) === 'LEVEL_LOCKED') {
-    return new MagnetarError('FOLDER_IN_USE', `the metadata folder ${folder} is in use by another process`, { cause });
+    return new MagnetarError('FOLDER_IN_USE', `the metadata folder ${folder} is in use by another Magnetar`, { cause });
   }
   if (
     /permission denied|read-only file system/i.test(text) ||

@@ -233,7 +233,7 @@ describe('opening', () => {
     const error: unknown = await openLevelStore(world).catch((thrown: unknown) => thrown);
     expect(error).toMatchObject({
       code: 'FOLDER_IN_USE',
-      message: `the metadata folder ${world.folder}/level is in use by another process`,
+      message: `the metadata folder ${world.folder}/level is in use by another Magnetar`,
     });
     await store.close();
     await (await openLevelStore(world)).close();

@@ -70,12 +70,17 @@ export class Witness {
   /** Opens the file, or makes it, and states a revision that is durable. */
   static async open(options: WitnessOptions, revision: number): Promise<Witness> {
     const file = await options.disk.open(options.path, { create: true });
-    await options.disk.syncFolder(posix.dirname(options.path));
-    const newest = decodeSlot(await file.read(SLOT_OFFSETS[1], SLOT_BYTES)) ?? -1;
-    const other = decodeSlot(await file.read(SLOT_OFFSETS[0], SLOT_BYTES)) ?? -1;
-    const witness = new Witness(file, options, -1, newest > other ? 0 : 1);
-    await witness.#write(revision);
-    return witness;
+    try {
+      await options.disk.syncFolder(posix.dirname(options.path));
+      const newest = decodeSlot(await file.read(SLOT_OFFSETS[1], SLOT_BYTES)) ?? -1;
+      const other = decodeSlot(await file.read(SLOT_OFFSETS[0], SLOT_BYTES)) ?? -1;
+      const witness = new Witness(file, options, -1, newest > other ? 0 : 1);
+      await witness.#write(revision);
+      return witness;
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
   }
 
   /** Says that a revision is durable; it is written within a second. */

@@ -32,7 +32,7 @@ export async function openLevelIndex(disk: Disk, folder: string): Promise<IndexS
   } catch (error) {
     const { code, text } = causeOf(error);
     if (code === 'LEVEL_LOCKED') {
-      throw new MagnetarError('FOLDER_IN_USE', `${folder} is in use by another process`, { cause: error });
+      throw new MagnetarError('FOLDER_IN_USE', `${folder} is in use by another Magnetar`, { cause: error });
     }
     if (code !== 'LEVEL_CORRUPTION' && !DAMAGED.test(text.replace(/^IO error: /, ''))) {
       throw new MagnetarError('STORE_FAILED', `the index in ${folder} cannot be opened: ${text}`, { cause: error });
