@@ -239,7 +239,7 @@ class StoreBookie implements Bookie {
   }
 
   #unknown(state: LedgerState, what: string): MagnetarError {
-    const text = `bookie ${this.id} lost records of ledger ${state.id} and cannot say ${what}`;
+    const text = `bookie ${this.id} may have lost records of ledger ${state.id} and cannot say ${what}`;
     return new MagnetarError('ENTRY_UNKNOWN', text);
   }
 
@@ -330,11 +330,12 @@ class StoreBookie implements Bookie {
       const { ledgerId, fence } = request;
       if (fence !== undefined) await this.#fence(ledgerId, fence.masterKey);
       const state = this.#table.get(ledgerId);
-      if (this.#table.inLimbo(state)) throw this.#unknown(state, 'its last-add-confirmed');
+      const { lac, lastEntryId } = state;
+      if (this.#table.inLimbo(state)) return { lac, lastEntryId, unsure: true };
       if (state.masterKey === undefined || (state.lastEntryId === NO_ENTRY && !state.fenced && state.pending > 0)) {
         throw this.#noSuchLedger(ledgerId);
       }
-      return { lac: state.lac, lastEntryId: state.lastEntryId };
+      return { lac, lastEntryId };
     });
   }
 

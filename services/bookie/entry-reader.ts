@@ -17,7 +17,7 @@ import {
   recordBytes,
   type SegmentIdentity,
 } from './segments/format.ts';
-import { openSegment } from './segments/segment-file.ts';
+import { openSegment, segmentName } from './segments/segment-file.ts';
 import { segmentUnknown } from './segment-store.ts';
 
 /** One read of a file takes so many bytes at most, unless a single record is larger. */
@@ -108,9 +108,12 @@ export class EntryReader {
       entries.push(entry);
     }
     if (entries.length === 0) {
+      const { entryId, location } = first;
+      const file = `${this.#folder}/${segmentName(span.segment)}`;
       throw new MagnetarError(
         'CHECKSUM_MISMATCH',
-        `entry ${first.entryId} of ledger ${ledgerId} is damaged in segment ${span.segment} at byte ${first.location.offset}`,
+        `entry ${entryId} of ledger ${ledgerId} is damaged in ${file} at byte ${location.offset}`,
+        { details: { file, offset: `${location.offset}`, ledgerId: `${ledgerId}`, entryId: `${entryId}` } },
       );
     }
     return entries;

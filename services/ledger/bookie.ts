@@ -58,14 +58,21 @@ export interface ReadLac {
 export interface LacResult {
   /** Highest last-add-confirmed known; NO_ENTRY: none. */
   readonly lac: EntryId;
-  /** Highest entry stored; NO_ENTRY: none. */
+  /** Highest entry stored, with those that are damaged by now; NO_ENTRY: none. */
   readonly lastEntryId: EntryId;
+  /** The ledger is in limbo (LP-29): entries above `lastEntryId` may have been stored, and a higher last-add-confirmed known. */
+  readonly unsure?: true;
 }
 
 /**
- * One bookie. Codes of its errors: NO_SUCH_LEDGER, NO_SUCH_ENTRY (it never stored it: the only explicit negatives, LP-12),
- * ENTRY_UNKNOWN (limbo, LP-29), LEDGER_FENCED, BAD_MASTER_KEY, CHECKSUM_MISMATCH (the entry sent or stored is damaged),
- * STORE_FAILED (its disk failed), UNAVAILABLE and DEADLINE_EXCEEDED (unknown whether it happened), QUEUE_FULL, ALREADY_CLOSED.
+ * One bookie. Codes of its errors:
+ * - NO_SUCH_LEDGER, NO_SUCH_ENTRY: it never stored it, provably: the only explicit negatives (LP-12);
+ * - CHECKSUM_MISMATCH: the entry sent is damaged; or the entry asked for was stored, and is damaged now: `details` has file,
+ *   offset, ledgerId and entryId;
+ * - ENTRY_UNKNOWN: it may have stored it (limbo, LP-29); `details` has the file that is damaged, where it is known. To an append: the
+ *   ledger may have been fenced;
+ * - LEDGER_FENCED, BAD_MASTER_KEY, STORE_FAILED (its disk failed), UNAVAILABLE and DEADLINE_EXCEEDED (unknown whether it happened),
+ *   QUEUE_FULL, ALREADY_CLOSED.
  */
 export interface Bookie {
   readonly id: BookieId;
@@ -78,8 +85,9 @@ export interface Bookie {
    * on disk. Appends of one ledger are answered in any order. Storing the same entry again succeeds.
    */
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void;
-  /** Consecutive entries from the first one on; at least one. */
+  /** Consecutive entries from the first one on, at least one; they end before one that is missing or damaged. */
   read(request: ReadEntries): Promise<readonly StoredEntry[]>;
+  /** Answers for ledgers in limbo, too, and fences them; `unsure` says so. */
   readLac(request: ReadLac): Promise<LacResult>;
   /** Answers what is under way, or fails it. Idempotent. */
   close(): Promise<void>;

@@ -148,7 +148,10 @@ class GrpcBookie implements RemoteBookie {
       const cost = { items: 0, bytes: 0 };
       connection.reads.request((request) => ({ kind: 'lac', read: { request, ...numbers } }), cost, settle);
     });
-    if ('lac' in answer) return { lac: answer.lac, lastEntryId: answer.lastEntryId };
+    if ('lac' in answer) {
+      const { lac, lastEntryId, unsure } = answer;
+      return unsure === true ? { lac, lastEntryId, unsure } : { lac, lastEntryId };
+    }
     throw new MagnetarError(
       'PROTOCOL_VIOLATION',
       `bookie ${this.id} answered a question for the last confirmed with entries`,

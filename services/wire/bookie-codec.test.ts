@@ -116,7 +116,7 @@ const readResponses: fc.Arbitrary<ReadResponse> = fc.record(
     ),
     lacs: fc.array(
       fc.record(
-        { request: uint32, error: errors, lac: entryIdsOrNone, lastEntryId: entryIdsOrNone },
+        { request: uint32, error: errors, lac: entryIdsOrNone, lastEntryId: entryIdsOrNone, unsure: fc.constant(true) },
         { requiredKeys: ['request', 'lac', 'lastEntryId'] },
       ),
       { maxLength: 3 },

@@ -356,17 +356,20 @@ function writeLacResult(writer: ProtoWriter, result: WireLacResult): void {
   putOptional(writer, 2, result.error, writeError);
   putSigned(writer, 3, result.lac);
   putSigned(writer, 4, result.lastEntryId);
+  putBool(writer, 5, result.unsure === true);
 }
 
 function readLacResult(reader: ProtoReader): WireLacResult {
-  let [request, lac, lastEntryId] = [0, 0 as EntryId, 0 as EntryId];
+  let [request, lac, lastEntryId, unsure] = [0, 0 as EntryId, 0 as EntryId, false];
   let error: WireError | undefined;
   while (reader.next()) {
     if (reader.field === 1) request = uint32(reader);
     else if (reader.field === 2) error = readError(reader.message());
     else if (reader.field === 3) lac = readEntryIdOrNone(reader);
     else if (reader.field === 4) lastEntryId = readEntryIdOrNone(reader);
+    else if (reader.field === 5) unsure = reader.bool();
     else reader.skip();
   }
-  return error === undefined ? { request, lac, lastEntryId } : { request, error, lac, lastEntryId };
+  const result = { request, lac, lastEntryId, ...(unsure ? { unsure } : {}) };
+  return error === undefined ? result : { ...result, error };
 }

@@ -283,6 +283,7 @@ export interface WireLacResult {
   readonly error?: WireError;
   readonly lac: EntryId;
   readonly lastEntryId: EntryId;
+  readonly unsure?: boolean;
 }
 
 export interface ReadResponse {

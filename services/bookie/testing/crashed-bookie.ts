@@ -62,10 +62,11 @@ export async function outcome(bookie: Bookie, ledger: number, entry: number): Pr
   }
 }
 
-/** What asking for the last-add-confirmed comes to. */
+/** What asking for the last-add-confirmed comes to: it, with "unsure" when the ledger is in limbo, or the code of the error. */
 export async function lacOutcome(bookie: Bookie, ledger: number): Promise<number | string> {
   try {
-    return (await bookie.readLac({ ledgerId: ledgerId(ledger) })).lac;
+    const { lac, unsure } = await bookie.readLac({ ledgerId: ledgerId(ledger) });
+    return unsure === true ? `${lac} unsure` : lac;
   } catch (error) {
     return hasCode(error) ? error.code : String(error);
   }

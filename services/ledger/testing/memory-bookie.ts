@@ -152,16 +152,15 @@ export class MemoryBookie implements Bookie {
   async readLac(request: ReadLac): Promise<LacResult> {
     return await this.#carriedOut({ type: 'readLac', request }, () => {
       const ledger = this.#fence(request.ledgerId, request.fence);
-      if (this.limbo) throw new MagnetarError('ENTRY_UNKNOWN', `bookie ${this.id} may have had more`);
-      if (ledger === undefined)
+      if (ledger === undefined && !this.limbo)
         throw new MagnetarError('NO_SUCH_LEDGER', `bookie ${this.id} has no ledger ${request.ledgerId}`);
       let lac: EntryId = NO_ENTRY;
       let lastEntryId: EntryId = NO_ENTRY;
-      for (const entry of ledger.entries.values()) {
+      for (const entry of ledger?.entries.values() ?? []) {
         if (entry.lac > lac) lac = entry.lac;
         if (entry.entryId > lastEntryId) lastEntryId = entry.entryId;
       }
-      return { lac, lastEntryId };
+      return this.limbo ? { lac, lastEntryId, unsure: true } : { lac, lastEntryId };
     });
   }
 
