@@ -43,6 +43,7 @@ const lazyDisk: Disk = {
   remove: async (name) => await nodeDisk.remove(name),
   syncFolder: async (folder) => await nodeDisk.syncFolder(folder),
   exists: async (name) => await nodeDisk.exists(name),
+  space: async (folder) => await nodeDisk.space(folder),
 };
 
 const { values } = parseArgs({

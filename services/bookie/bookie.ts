@@ -13,6 +13,7 @@ import { type LedgerState, LedgerTable } from './ledger-table.ts';
 import { SegmentStore } from './segment-store.ts';
 import { MASTER_KEY_BYTES } from './segments/format.ts';
 import { Log, type LogRecord } from './segments/log.ts';
+import { SpaceWatch } from './space.ts';
 
 /** Bounds of a bookie. Bytes, where not said otherwise. */
 export interface BookieOptions {
@@ -26,6 +27,8 @@ export interface BookieOptions {
   readonly indexCacheBytes?: number;
   /** Memory for reading ahead. 16 MiB. */
   readonly readAheadBytes?: number;
+  /** Free bytes of the disk below which no entries are taken. 5 % of the disk; 32 MiB at least, 1 GiB at most. */
+  readonly reserveBytes?: number | undefined;
   /** An idle log marks its last group committed after so many ms. 20. */
   readonly markDelayMs?: number;
 }
@@ -41,7 +44,7 @@ export interface OpenBookie {
   readonly openIndex?: () => Promise<IndexStore>;
 }
 
-const DEFAULTS: Required<BookieOptions> = {
+const DEFAULTS: Required<Omit<BookieOptions, 'reserveBytes'>> = {
   segmentBytes: 134_217_728,
   maxPendingEntries: 32_768,
   maxPendingBytes: 67_108_864,
@@ -73,26 +76,33 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
   const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
+  const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
   try {
+    await space.check();
     const table = new LedgerTable(index, options.indexCacheBytes);
-    const store = new SegmentStore(environment, segments, index, table, options);
+    const { segmentBytes } = options;
+    const store = new SegmentStore(environment, segments, index, table, { segmentBytes, space });
     const start = await store.open();
     const logOptions = {
-      segmentBytes: options.segmentBytes,
+      segmentBytes,
       group: { records: GROUP_RECORDS, bytes: GROUP_BYTES },
       markDelayMs: options.markDelayMs,
       fillAheadBytes: FILL_AHEAD_BYTES,
     };
     const host = {
+      room: space,
       createNext: async (highest: number) => await store.createNext(highest),
       index: (segment: number, record: PendingRecord, offset: number) =>
         table.apply(record.state, segment, record, offset),
+      dropped: (record: PendingRecord) => table.release(record.state),
       seal: store.seal.bind(store),
     };
     const log = new Log<PendingRecord>(environment, logOptions, host, start.active, start);
+    space.probe = async () => await log.probe();
     const reader = new EntryReader(environment, segments, options.readAheadBytes);
-    return new StoreBookie({ environment, id, instance, options, table, log, reader, index });
+    return new StoreBookie({ environment, id, instance, options, table, log, reader, index, space });
   } catch (error) {
+    await space.close();
     await index.close();
     throw error;
   }
@@ -137,6 +147,10 @@ class PendingRecord implements LogRecord {
     this.#done = done;
   }
 
+  get privileged(): boolean {
+    return this.recovery || this.type === 'fence';
+  }
+
   settle(error: MagnetarError | undefined): void {
     this.#done(error);
   }
@@ -157,26 +171,30 @@ function fenceRecord(masterKey: Buffer): FenceRecord {
   };
 }
 
+type Limits = Pick<Required<BookieOptions>, 'maxPendingEntries' | 'maxPendingBytes'>;
+
 interface Parts {
   readonly environment: Environment;
   readonly id: BookieId;
   readonly instance: Buffer;
-  readonly options: Required<BookieOptions>;
+  readonly options: Limits;
   readonly table: LedgerTable;
   readonly log: Log<PendingRecord>;
   readonly reader: EntryReader;
   readonly index: IndexStore;
+  readonly space: SpaceWatch;
 }
 
 class StoreBookie implements Bookie {
   readonly id: BookieId;
   readonly instance: Buffer;
   readonly #environment: Environment;
-  readonly #options: Required<BookieOptions>;
+  readonly #options: Limits;
   readonly #table: LedgerTable;
   readonly #log: Log<PendingRecord>;
   readonly #reader: EntryReader;
   readonly #index: IndexStore;
+  readonly #space: SpaceWatch;
   #reads = 0;
   #readsDone: (() => void) | undefined;
   #closing: Promise<void> | undefined;
@@ -190,10 +208,15 @@ class StoreBookie implements Bookie {
     this.#log = parts.log;
     this.#reader = parts.reader;
     this.#index = parts.index;
+    this.#space = parts.space;
   }
 
   get available(): boolean {
-    return this.#closing === undefined && this.#log.failure === undefined;
+    return this.#closing === undefined && this.#log.failure === undefined && this.full === undefined;
+  }
+
+  get full(): MagnetarError | undefined {
+    return this.#space.full;
   }
 
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
@@ -221,6 +244,8 @@ class StoreBookie implements Bookie {
     }
     // "Not fenced" is a negative, too (LP-29): the fence may be what was lost.
     if (this.#table.inLimbo(state)) throw this.#unknown(state, 'whether it is fenced');
+    // Rewrites of recovery, above, and fences have the reserve.
+    if (this.full !== undefined) throw this.full;
     return state;
   }
 
@@ -360,6 +385,7 @@ class StoreBookie implements Bookie {
 
   async #close(): Promise<void> {
     await Promise.resolve(); // Lets `#closing` be set, so that nothing new is taken.
+    await this.#space.close();
     try {
       await this.#log.close();
       if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));

@@ -162,6 +162,14 @@ export class LedgerTable {
     if (record.entryId > state.lastEntryId) state.lastEntryId = record.entryId;
   }
 
+  /** A record that was held is not stored. */
+  release(state: LedgerState): void {
+    state.pending--;
+    if (state.pending > 0 || state.unsealed.length > 0) return;
+    this.#hot.delete(state.id);
+    if (state.sealed.length > 0) this.#cold.set(state.id, state, stateBytes(state));
+  }
+
   #part(state: LedgerState, segment: number): UnsealedPart {
     let ledgers = this.#unsealed.get(segment);
     if (ledgers === undefined) {

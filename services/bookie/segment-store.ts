@@ -8,6 +8,7 @@ import { checkIndex } from './index/check.ts';
 import { bookieKey, encodeBookieRow, encodeSegmentRow, sealedRow, segmentKey, type SegmentRow } from './index/rows.ts';
 import type { IndexRow, IndexStore } from './index/store.ts';
 import type { LedgerTable } from './ledger-table.ts';
+import type { SpaceWatch } from './space.ts';
 import { decodeLedgerPart, encodeLedgerPart, type LedgerPart } from './segments/footer.ts';
 import type { SegmentEnd } from './segments/log.ts';
 import { type FirstGroup, readFirstGroup, type ScanResult, scanSegment } from './segments/scan.ts';
@@ -35,6 +36,7 @@ export class SegmentStore {
   readonly #folder: string;
   readonly #index: IndexStore;
   readonly #table: LedgerTable;
+  readonly #space: SpaceWatch;
   readonly #segmentBytes: number;
   #lastId = 0;
   #chain: number | undefined = 0;
@@ -45,13 +47,14 @@ export class SegmentStore {
     folder: string,
     index: IndexStore,
     table: LedgerTable,
-    options: { readonly segmentBytes: number },
+    options: { readonly segmentBytes: number; readonly space: SpaceWatch },
   ) {
     this.#environment = environment;
     this.#folder = folder;
     this.#index = index;
     this.#table = table;
     this.#segmentBytes = options.segmentBytes;
+    this.#space = options.space;
   }
 
   /** Replays what has to be, seals it, and says where the log goes on. Called once, first. */
@@ -117,7 +120,10 @@ export class SegmentStore {
       if (await this.#indexFromFooter(opened)) return undefined;
       if ((await this.#replay(opened, followed)) === 'sealed') return undefined;
       await this.#writeUnsealed(id);
-      reused = SegmentFile.reuse(this.#environment, opened, this.#segmentBytes);
+      reused = SegmentFile.reuse(this.#environment, opened, {
+        segmentBytes: this.#segmentBytes,
+        refused: this.#refused,
+      });
       return reused;
     } finally {
       if (reused === undefined) await opened.file.close();
@@ -148,7 +154,7 @@ export class SegmentStore {
     this.#table.limboUpTo = Math.max(this.#table.limboUpTo, result.damage.ledgersUpTo);
     if (result.groups === 0 && !result.torn && id === this.#lastId) return 'unused';
     const end = { footerOffset: result.end, chain: result.chain ?? 0, highestLedgerId: this.#highestLedgerId };
-    await this.#sealAndIndex(id, end, async (parts) => {
+    await this.#sealAndIndex(id, end, onceOnly, async (parts) => {
       await sealFile(file, head.identity, parts, { ...end, limboUpTo: this.#table.limboUpTo });
     });
     return 'sealed';
@@ -177,7 +183,7 @@ export class SegmentStore {
   /** Makes the segment behind the last one; durable and known to the index when it resolves. */
   async createNext(highestLedgerId: number): Promise<SegmentFile> {
     const id = this.#lastId + 1;
-    const options = { id, segmentBytes: this.#segmentBytes, highestLedgerId };
+    const options = { id, segmentBytes: this.#segmentBytes, highestLedgerId, refused: this.#refused };
     const segment = await SegmentFile.create(this.#environment, this.#folder, options);
     try {
       await this.#writeUnsealed(id);
@@ -189,6 +195,8 @@ export class SegmentStore {
     return segment;
   }
 
+  readonly #refused = (error: unknown): void => void this.#space.refused(error);
+
   /** From here on the segment is missed when it is not there. */
   async #writeUnsealed(id: number): Promise<void> {
     await this.#index.write([sealedRow(segmentKey(id), encodeSegmentRow({ sealed: false }))]);
@@ -197,9 +205,10 @@ export class SegmentStore {
   /** Seals a segment that the log is done with, and closes it. */
   async seal(segment: SegmentFile, end: SegmentEnd): Promise<void> {
     const { id } = segment.identity;
+    const patiently: Attempt = async (work) => await this.#space.persist(work);
     try {
-      await this.#sealAndIndex(id, end, async (parts) => {
-        await segment.seal(parts, { ...end, limboUpTo: this.#table.limboUpTo });
+      await this.#sealAndIndex(id, end, patiently, async (parts) => {
+        await patiently(async () => await segment.seal(parts, { ...end, limboUpTo: this.#table.limboUpTo }));
       });
     } finally {
       await segment.close();
@@ -207,14 +216,19 @@ export class SegmentStore {
   }
 
   /** Footer first, index after it: what the index says can always be built again. */
-  async #sealAndIndex(id: number, end: SegmentEnd, seal: (parts: readonly Buffer[]) => Promise<void>): Promise<void> {
+  async #sealAndIndex(
+    id: number,
+    end: SegmentEnd,
+    attempt: Attempt,
+    seal: (parts: readonly Buffer[]) => Promise<void>,
+  ): Promise<void> {
     const parts: EncodedPart[] = [];
     for (const part of this.#table.parts(id)) {
       parts.push({ part, bytes: encodeLedgerPart(part) });
       if (parts.length % ROWS_PER_WRITE === 0) await this.#nextTurn();
     }
     await seal(parts.map(({ bytes }) => bytes));
-    await this.#writeRows(id, parts, end);
+    await attempt(async () => await this.#writeRows(id, parts, end));
     this.#table.sealed(id);
   }
 
@@ -236,6 +250,13 @@ export class SegmentStore {
     rows.push(sealedRow(segmentKey(id), encodeSegmentRow(row)));
     await this.#index.write(rows);
   }
+}
+
+/** Does something that may fail for want of room. */
+type Attempt = (work: () => Promise<void>) => Promise<void>;
+
+async function onceOnly(work: () => Promise<void>): Promise<void> {
+  await work();
 }
 
 interface EncodedPart {

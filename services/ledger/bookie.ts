@@ -71,13 +71,16 @@ export interface LacResult {
  *   offset, ledgerId and entryId;
  * - ENTRY_UNKNOWN: it may have stored it (limbo, LP-29); `details` has the file that is damaged, where it is known. To an append: the
  *   ledger may have been fenced;
+ * - DISK_FULL: it has not stored it, for want of room; it may take it later;
  * - LEDGER_FENCED, BAD_MASTER_KEY, STORE_FAILED (its disk failed), UNAVAILABLE and DEADLINE_EXCEEDED (unknown whether it happened),
  *   QUEUE_FULL, ALREADY_CLOSED.
  */
 export interface Bookie {
   readonly id: BookieId;
-  /** False while it is known to be out of reach; a hint for choosing ensembles. */
+  /** False while it is known to be out of reach, or to be full; a hint for choosing ensembles. */
   readonly available: boolean;
+  /** DISK_FULL while its disk has no room for entries: it serves reads and fences, and takes the rewrites of recovery. */
+  readonly full?: MagnetarError | undefined;
   /** 16 random bytes that its folder was given when it was made (LP-27). Undefined: it has no folder of its own. */
   readonly instance?: Buffer;
   /**

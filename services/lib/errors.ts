@@ -61,6 +61,7 @@ export type ErrorCode =
   | 'CHECKSUM_MISMATCH'
   | 'DATA_LOSS'
   | 'STORE_FAILED'
+  | 'DISK_FULL'
   | 'NOT_OWNER'
   | 'METADATA_CONFLICT'
   | 'METADATA_COMPACTED'
@@ -110,6 +111,7 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorTraits>> = {
   CHECKSUM_MISMATCH: traits(DATA_LOSS, 'final'),
   DATA_LOSS: traits(DATA_LOSS, 'final'),
   STORE_FAILED: traits(UNAVAILABLE, 'final'),
+  DISK_FULL: traits(RESOURCE_EXHAUSTED, 'retryable'),
   // Metadata.
   NOT_OWNER: traits(UNAVAILABLE, 'retryable'),
   METADATA_CONFLICT: traits(ABORTED, 'retryable'),

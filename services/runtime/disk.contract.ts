@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Disk } from './disk.ts';
+import { type Disk, type DiskFile, isDiskFull } from './disk.ts';
 
 /** What every disk does. `make` gives a disk and an empty folder of it. */
 export function diskContract(
@@ -94,11 +94,79 @@ export function diskContract(
       expect(await disk.exists(`${folder}/x/b`)).toBe(true);
     });
 
+    test('says how much room there is', async () => {
+      const { freeBytes, totalBytes } = await disk.space(folder);
+      expect(freeBytes).toBeGreaterThan(0);
+      expect(totalBytes).toBeGreaterThanOrEqual(freeBytes);
+      await expect(disk.space(`${folder}/none`)).rejects.toMatchObject({ code: 'ENOENT' });
+    });
+
     test('replaces a file atomically and leaves no other name', async () => {
       await disk.writeFileAtomically(`${folder}/a`, Buffer.from('a long first content'));
       await disk.writeFileAtomically(`${folder}/a`, Buffer.from('second'));
       expect((await disk.readFile(`${folder}/a`)).toString()).toBe('second');
       expect(await disk.list(folder)).toEqual(['a']);
+    });
+  });
+}
+
+const PIECE = 16_384;
+
+function letter(piece: number): string {
+  return String.fromCodePoint(0x61 + (piece % 26));
+}
+
+/** Writes pieces of one letter each until that fails; returns how many are whole, and the error. */
+async function fill(file: DiskFile): Promise<{ whole: number; error: unknown }> {
+  for (let whole = 0; ; whole++) {
+    try {
+      await file.write([Buffer.alloc(PIECE - 100, letter(whole)), Buffer.alloc(100, letter(whole))], whole * PIECE);
+    } catch (error) {
+      return { whole, error };
+    }
+  }
+}
+
+/**
+ * What every disk does when it is full. `make` gives a disk and an empty folder of it with room for `roomBytes`, which are few
+ * megabytes, `grow` more room.
+ */
+export function fullDiskContract(
+  name: string,
+  make: () => Promise<{
+    disk: Disk;
+    folder: string;
+    roomBytes: number;
+    grow: () => Promise<void>;
+    end: () => Promise<void>;
+  }>,
+): void {
+  describe(`full disk contract: ${name}`, { tags: ['contract'] }, () => {
+    test('what was reserved can be written, what was written stays, and room that returns is used', async () => {
+      const { disk, folder, roomBytes, grow, end } = await make();
+      try {
+        const reserved = await disk.open(`${folder}/reserved`, { create: true });
+        await reserved.write([Buffer.alloc(4 * PIECE)], 0);
+        await reserved.sync();
+        const file = await disk.open(`${folder}/a`, { create: true });
+        const { whole, error } = await fill(file);
+        expect(isDiskFull(error)).toBe(true);
+        expect(whole).toBeGreaterThan(0);
+        expect(whole * PIECE).toBeLessThan(roomBytes);
+        expect((await disk.space(folder)).freeBytes).toBeLessThan(PIECE);
+        await reserved.write([Buffer.alloc(3 * PIECE, '!')], PIECE); // overwrites
+        await Promise.all([reserved.sync(), file.sync()]);
+        await grow();
+        await file.write([Buffer.alloc(PIECE, '?')], whole * PIECE);
+        await file.sync();
+        for (let piece = 0; piece <= whole; piece++) {
+          const wanted = Buffer.alloc(PIECE, piece < whole ? letter(piece) : '?');
+          expect((await file.read(piece * PIECE, PIECE)).equals(wanted)).toBe(true);
+        }
+        await Promise.all([reserved.close(), file.close()]);
+      } finally {
+        await end();
+      }
     });
   });
 }

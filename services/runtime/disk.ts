@@ -26,11 +26,38 @@ export interface Disk {
   syncFolder(folder: string): Promise<void>;
   /** True when there is a file or folder of this name. */
   exists(path: string): Promise<boolean>;
+  /** The room on the file system of a folder. */
+  space(folder: string): Promise<DiskSpace>;
+}
+
+/** Bytes of a file system. */
+export interface DiskSpace {
+  /** What this process may still use. */
+  readonly freeBytes: number;
+  readonly totalBytes: number;
+}
+
+/** LevelDB's words for ENOSPC and EDQUOT: it gives no codes. */
+const NO_ROOM = /no space left on device|disk quota exceeded/i;
+
+/**
+ * True for an error, of a disk or of `level`, that says that there is no room. Never for a failed sync of a file: after that
+ * nothing is known of what it holds.
+ */
+export function isDiskFull(error: unknown): error is Error {
+  if (!(error instanceof Error)) return false;
+  const { code, syscall } = error as { readonly code?: unknown; readonly syscall?: unknown };
+  if (syscall === 'fsync' || syscall === 'fdatasync') return false;
+  if (code === 'ENOSPC' || code === 'EDQUOT') return true;
+  return (code === 'LEVEL_IO_ERROR' && NO_ROOM.test(error.message)) || isDiskFull(error.cause);
 }
 
 /** An open file. Offsets and lengths in bytes. */
 export interface DiskFile {
-  /** Writes the buffers one after another from `offset` on, completely or not at all as far as the result says. Borrows them until it resolves. */
+  /**
+   * Writes the buffers one after another from `offset` on. Borrows them until it resolves. When it fails, some of the bytes may
+   * have been written; with `isDiskFull`, what follows may be written to the same place.
+   */
   write(buffers: readonly Uint8Array[], offset: number): Promise<void>;
   /** Reads up to `length` bytes; fewer only at the end of the file. The buffer is the caller's. */
   read(offset: number, length: number): Promise<Buffer>;

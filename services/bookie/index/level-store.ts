@@ -1,6 +1,6 @@
 import { Level } from 'level';
 import { MagnetarError } from '../../lib/errors.ts';
-import type { Disk } from '../../runtime/disk.ts';
+import { type Disk, isDiskFull } from '../../runtime/disk.ts';
 import type { IndexRow, IndexStore } from './store.ts';
 
 /** Rows that one step of a listing holds. */
@@ -21,31 +21,45 @@ async function openLevel(folder: string): Promise<Level<Buffer, Buffer>> {
   return level;
 }
 
+/** With so much room an index can be opened again: LevelDB writes its log anew when it opens. */
+const REOPEN_BYTES = 16_777_216;
+
 /**
  * Opens the index in a folder of the real file system. What `level` calls damaged is thrown away: the index can be rebuilt.
  *
- * @throws FOLDER_IN_USE, STORE_FAILED
+ * @throws FOLDER_IN_USE, STORE_FAILED, and what the disk throws when it is full
  */
 export async function openLevelIndex(disk: Disk, folder: string): Promise<IndexStore> {
   try {
-    return new LevelIndex(await openLevel(folder));
+    return new LevelIndex(disk, folder, await openLevel(folder));
   } catch (error) {
     const { code, text } = causeOf(error);
     if (code === 'LEVEL_LOCKED') {
       throw new MagnetarError('FOLDER_IN_USE', `${folder} is in use by another Magnetar`, { cause: error });
     }
+    if (isDiskFull(error)) throw error;
     if (code !== 'LEVEL_CORRUPTION' && !DAMAGED.test(text.replace(/^IO error: /, ''))) {
       throw new MagnetarError('STORE_FAILED', `the index in ${folder} cannot be opened: ${text}`, { cause: error });
     }
   }
   for (const name of await disk.list(folder)) await disk.remove(`${folder}/${name}`);
-  return new LevelIndex(await openLevel(folder));
+  return new LevelIndex(disk, folder, await openLevel(folder));
 }
 
 class LevelIndex implements IndexStore {
+  readonly #disk: Disk;
+  readonly #folder: string;
   readonly #level: Level<Buffer, Buffer>;
+  /**
+   * A write found no room. What LevelDB writes behind such a one it may not find again at the next opening, so nothing is
+   * written before it was opened anew.
+   */
+  #refusal: Error | undefined;
+  #last: Promise<unknown> = Promise.resolve();
 
-  constructor(level: Level<Buffer, Buffer>) {
+  constructor(disk: Disk, folder: string, level: Level<Buffer, Buffer>) {
+    this.#disk = disk;
+    this.#folder = folder;
     this.#level = level;
   }
 
@@ -54,8 +68,29 @@ class LevelIndex implements IndexStore {
   }
 
   async write(rows: readonly IndexRow[]): Promise<void> {
+    const run = this.#last.then(async () => await this.#write(rows));
+    this.#last = run.catch(() => {});
+    await run;
+  }
+
+  async #write(rows: readonly IndexRow[]): Promise<void> {
+    if (this.#refusal !== undefined) await this.#reopen(this.#refusal);
     const operations = rows.map(({ key, value }) => ({ type: 'put' as const, key, value }));
-    await this.#level.batch(operations, { sync: true });
+    try {
+      await this.#level.batch(operations, { sync: true });
+    } catch (error) {
+      if (isDiskFull(error)) this.#refusal = error;
+      throw error;
+    }
+  }
+
+  /** Until there is room the index stays open, for reads. */
+  async #reopen(refusal: Error): Promise<void> {
+    const { freeBytes } = await this.#disk.space(this.#folder);
+    if (freeBytes < REOPEN_BYTES) throw refusal;
+    await this.#level.close();
+    await this.#level.open();
+    this.#refusal = undefined;
   }
 
   async *rows(): AsyncIterable<IndexRow> {

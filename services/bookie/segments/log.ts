@@ -4,15 +4,21 @@
  */
 import { MagnetarError } from '../../lib/errors.ts';
 import type { Timer } from '../../runtime/clock.ts';
+import { isDiskFull } from '../../runtime/disk.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { DATA_START } from './format.ts';
 import { encodeGroup, type GroupRecord } from './group.ts';
 import { type GroupLimits, planGroup } from './policy.ts';
 import type { SegmentFile } from './segment-file.ts';
 
+/** So much room has to be there before ordinary records are taken again. */
+const PROBE_BYTES = 1_048_576;
+
 /** A record that wants to be durable. */
 export interface LogRecord extends GroupRecord {
-  /** Called once: without an error when the record is durable and indexed. */
+  /** It is stored in the last room of the disk, too: a fence, a rewrite of recovery. */
+  readonly privileged: boolean;
+  /** Called once: without an error when the record is durable and indexed; with DISK_FULL when it is not stored. */
   settle(error: MagnetarError | undefined): void;
 }
 
@@ -33,12 +39,24 @@ export interface SegmentEnd {
   readonly highestLedgerId: number;
 }
 
+/** What the log has to know of the room on its disk. */
+interface Room {
+  /** Why ordinary records are not stored at present. */
+  readonly full: MagnetarError | undefined;
+  wrote(bytes: number): void;
+  /** A write failed for want of room. */
+  refused(error: unknown): MagnetarError;
+}
+
 /** What the log needs from the store around it. */
 export interface LogHost<Entry extends LogRecord> {
+  readonly room: Room;
   /** Makes the segment that follows; its name is durable and known to the index when it resolves. */
   createNext(highestLedgerId: number): Promise<SegmentFile>;
   /** Indexes a record that is durable. */
   index(segment: number, record: Entry, offset: number): void;
+  /** A record is not stored. */
+  dropped(record: Entry): void;
   /** Seals a full segment and hands it to the index. */
   seal(segment: SegmentFile, end: SegmentEnd): Promise<void>;
 }
@@ -79,7 +97,7 @@ export class Log<Entry extends LogRecord> {
     this.#active = active;
     this.#chain = start.chain;
     this.#highestLedgerId = start.highestLedgerId;
-    active.fill.want(DATA_START + options.fillAheadBytes, true);
+    if (host.room.full === undefined) active.fill.want(DATA_START + options.fillAheadBytes, true);
   }
 
   /** Set after the first write or sync that failed: STORE_FAILED. Nothing is settled without an error after it. */
@@ -106,6 +124,8 @@ export class Log<Entry extends LogRecord> {
     await Promise.resolve();
     try {
       while (this.#queue.length > 0) {
+        const { full } = this.#host.room;
+        if (full !== undefined && this.#refuseOrdinary(full) === 0) break;
         const room = this.#options.segmentBytes - this.#at;
         const { take, roll } = planGroup(this.#queue, this.#options.group, { room, empty: this.#at === DATA_START });
         if (roll) await this.#roll();
@@ -141,7 +161,13 @@ export class Log<Entry extends LogRecord> {
     );
     const end = offset + group.bytes;
     if (!segment.fill.covers(end)) await segment.fill.yieldTo(end);
-    await segment.file.write(group.buffers, offset);
+    try {
+      await segment.file.write(group.buffers, offset);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      this.#notWritten(error);
+      return;
+    }
     await segment.file.sync();
     if (this.#failure !== undefined) throw this.#failure; // Sealing failed meanwhile: these records have been settled.
     this.#at = end;
@@ -151,7 +177,35 @@ export class Log<Entry extends LogRecord> {
       this.#host.index(segment.identity.id, record, group.offsets[at] ?? 0);
     }
     for (const record of records) this.#settle(record, undefined);
+    this.#host.room.wrote(group.bytes);
     this.#prepareAhead();
+  }
+
+  /**
+   * There was no room for all of the group in flight. Place and chain stay: the next group overwrites what there is of this one, which
+   * until then is a torn tail, as after a crash. Records that are privileged go again without the others, which may fit.
+   */
+  #notWritten(error: unknown): void {
+    const full = this.#host.room.refused(error);
+    const records = this.#inFlight;
+    this.#inFlight = [];
+    const privileged = records.filter((record) => record.privileged);
+    const again = privileged.length < records.length;
+    if (again) this.#queue = [...privileged, ...this.#queue];
+    for (const record of records) if (!again || !record.privileged) this.#refuse(record, full);
+  }
+
+  /** Refuses what waits and is not privileged; returns how many records are left. */
+  #refuseOrdinary(full: MagnetarError): number {
+    const waiting = this.#take(this.#queue.length);
+    this.#queue = waiting.filter((record) => record.privileged);
+    for (const record of waiting) if (!record.privileged) this.#refuse(record, full);
+    return this.#queue.length;
+  }
+
+  #refuse(record: Entry, full: MagnetarError): void {
+    this.#host.dropped(record);
+    this.#settle(record, full);
   }
 
   #settle(record: Entry, error: MagnetarError | undefined): void {
@@ -165,6 +219,7 @@ export class Log<Entry extends LogRecord> {
   }
 
   #prepareAhead(): void {
+    if (this.#host.room.full !== undefined) return;
     const { segmentBytes, fillAheadBytes } = this.#options;
     this.#active.fill.want(this.#at + fillAheadBytes, false);
     if (this.#at > segmentBytes / 2) void this.#prepareNext();
@@ -173,24 +228,59 @@ export class Log<Entry extends LogRecord> {
   #prepareNext(): Promise<SegmentFile> {
     if (this.#next !== undefined) return this.#next;
     const next = this.#host.createNext(this.#highestLedgerId).then((segment) => {
-      segment.fill.want(DATA_START + this.#options.fillAheadBytes, true);
+      if (this.#host.room.full === undefined) segment.fill.want(DATA_START + this.#options.fillAheadBytes, true);
       return segment;
     });
-    next.catch(() => {}); // The roll that needs the segment reports it.
+    next.catch((error: unknown) => {
+      // The roll that needs the segment reports it; where there was no room, it tries again.
+      if (this.#next === next && isDiskFull(error)) this.#next = undefined;
+    });
     this.#next = next;
     return next;
   }
 
+  /** Goes on in the next segment. Where that is not possible for want of room, everything that waits is refused. */
   async #roll(): Promise<void> {
-    const next = await this.#prepareNext();
+    const { full } = this.#host.room;
+    // The one before may wait for room to be sealed; fences must not wait with it.
+    if (full !== undefined && this.#sealing !== undefined) return this.#refuseAll(full);
+    let next: SegmentFile;
+    try {
+      next = await this.#prepareNext();
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      return this.#refuseAll(this.#host.room.refused(error));
+    }
     await this.#sealing; // One at a time: the entries of unsealed segments are held in memory.
-    const full = this.#active;
+    const filled = this.#active;
     const end = this.#end();
-    this.#sealing = this.#host.seal(full, end).catch((error: unknown) => this.#fail(error));
+    this.#sealing = this.#seal(filled, end).finally(() => {
+      this.#sealing = undefined;
+    });
     this.#next = undefined;
     this.#active = next;
     this.#at = DATA_START;
     this.#markedUpTo = DATA_START;
+  }
+
+  #refuseAll(full: MagnetarError): void {
+    for (const record of this.#take(this.#queue.length)) this.#refuse(record, full);
+  }
+
+  /** Never rejects. A segment that is not sealed when the log is closed is replayed at the next start. */
+  async #seal(segment: SegmentFile, end: SegmentEnd): Promise<void> {
+    try {
+      await this.#host.seal(segment, end);
+    } catch (error) {
+      if (isDiskFull(error)) this.#environment.logger.warn('no room to seal a segment', { error });
+      else this.#fail(error);
+    }
+  }
+
+  /** Reserves room for what is written next. @throws what the disk throws when there is none */
+  async probe(): Promise<void> {
+    if (this.#options.segmentBytes - this.#at < PROBE_BYTES) await this.#prepareNext();
+    else await this.#active.fill.probe(PROBE_BYTES);
   }
 
   #end(): SegmentEnd {
@@ -202,7 +292,7 @@ export class Log<Entry extends LogRecord> {
     this.#running = false;
     for (const resume of this.#idle.splice(0)) resume();
     if (this.#failure !== undefined || this.#closing) return;
-    this.#active.fill.want(this.#at + this.#options.fillAheadBytes, true);
+    if (this.#host.room.full === undefined) this.#active.fill.want(this.#at + this.#options.fillAheadBytes, true);
     this.#markTimer?.cancel();
     if (this.#at === this.#markedUpTo) return;
     this.#markTimer = this.#environment.clock.after(this.#options.markDelayMs, () => void this.#markIdle(), {
@@ -221,7 +311,8 @@ export class Log<Entry extends LogRecord> {
       });
       this.#markedUpTo = this.#at;
     } catch (error) {
-      this.#fail(error);
+      if (isDiskFull(error)) this.#host.room.refused(error);
+      else this.#fail(error);
     }
     this.#becameIdle();
     this.#start();
@@ -232,7 +323,6 @@ export class Log<Entry extends LogRecord> {
     if (this.#failure !== undefined) return;
     const cause = error instanceof Error ? error : new Error(String(error));
     this.#failure = new MagnetarError('STORE_FAILED', `the bookie's log failed: ${cause.message}`, { cause });
-    this.#environment.logger.error('the log failed; nothing more is stored', { error: cause });
     const lost = [...this.#inFlight, ...this.#queue];
     this.#inFlight = [];
     this.#queue = [];
@@ -251,7 +341,7 @@ export class Log<Entry extends LogRecord> {
       await next?.close();
     }
     if (this.#failure === undefined && this.#at > DATA_START) {
-      await this.#host.seal(this.#active, this.#end()).catch((error: unknown) => this.#fail(error));
+      await this.#seal(this.#active, this.#end());
     } else {
       await this.#active.close();
     }

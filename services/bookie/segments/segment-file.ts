@@ -1,5 +1,5 @@
 import type { Environment } from '../../runtime/environment.ts';
-import type { DiskFile } from '../../runtime/disk.ts';
+import { type DiskFile, isDiskFull } from '../../runtime/disk.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import { decodeSeal, encodeFooter, type Seal, SEAL_BYTES, splitFooter } from './footer.ts';
 import {
@@ -36,6 +36,14 @@ export async function listSegments(environment: Environment, folder: string): Pr
   return ids;
 }
 
+interface NewSegment {
+  readonly id: number;
+  readonly segmentBytes: number;
+  readonly highestLedgerId: number;
+  /** Called when there is no room to fill it ahead. */
+  readonly refused: (error: unknown) => void;
+}
+
 /** A segment that is being written. */
 export class SegmentFile {
   readonly identity: SegmentIdentity;
@@ -51,11 +59,7 @@ export class SegmentFile {
   }
 
   /** Makes a segment; its name and its head are durable when this resolves. */
-  static async create(
-    environment: Environment,
-    folder: string,
-    options: { readonly id: number; readonly segmentBytes: number; readonly highestLedgerId: number },
-  ): Promise<SegmentFile> {
+  static async create(environment: Environment, folder: string, options: NewSegment): Promise<SegmentFile> {
     const { disk, random, clock } = environment;
     const path = `${folder}/${segmentName(options.id)}`;
     const identity = segmentIdentity(options.id, 1, random.bytes(SALT_BYTES));
@@ -74,16 +78,22 @@ export class SegmentFile {
       await disk.syncFolder(folder);
     } catch (error) {
       await file.close();
+      if (isDiskFull(error)) await disk.remove(path + TEMPORARY).catch(() => {}); // else the next start removes it
       throw error;
     }
-    const fill = new ZeroFill(clock, file, { from: DATA_START, limit: options.segmentBytes });
+    const { segmentBytes: limit, refused } = options;
+    const fill = new ZeroFill(clock, file, { from: DATA_START, limit, refused });
     return new SegmentFile(file, identity, fill, 1);
   }
 
   /** Goes on with a segment that holds no group. */
-  static reuse(environment: Environment, opened: OpenedSegment, segmentBytes: number): SegmentFile {
+  static reuse(
+    environment: Environment,
+    opened: OpenedSegment,
+    { segmentBytes: limit, refused }: Pick<NewSegment, 'segmentBytes' | 'refused'>,
+  ): SegmentFile {
     const { file, head, fileBytes } = opened;
-    const fill = new ZeroFill(environment.clock, file, { from: Math.max(DATA_START, fileBytes), limit: segmentBytes });
+    const fill = new ZeroFill(environment.clock, file, { from: Math.max(DATA_START, fileBytes), limit, refused });
     return new SegmentFile(file, head.identity, fill, head.mark?.sequence ?? 1);
   }
 

@@ -1,5 +1,5 @@
 import type { Clock, Timer } from '../../runtime/clock.ts';
-import type { DiskFile } from '../../runtime/disk.ts';
+import { type DiskFile, isDiskFull } from '../../runtime/disk.ts';
 
 const CHUNK_BYTES = 1_048_576;
 /** Between two chunks: 100 MB/s at most, so that filling leaves the disk to the log. */
@@ -8,7 +8,8 @@ const ZEROS: Buffer = Buffer.alloc(CHUNK_BYTES);
 
 /**
  * Fills a segment with zeros ahead of its writer: a sync of overwritten space changes no metadata and takes little more than half
- * the time. Nothing depends on it but speed. A chunk in flight never overlaps a write: the writer asks for its range first.
+ * the time, and cannot fail for want of room. Correctness does not depend on it. A chunk in flight never overlaps a write: the writer
+ * asks for its range first.
  */
 export class ZeroFill {
   readonly #clock: Clock;
@@ -20,11 +21,20 @@ export class ZeroFill {
   #outrun = false;
   #stopped = false;
   #chunk: Promise<void> | undefined;
+  /** What the last chunk failed with: there is no room. */
+  #full: Error | undefined;
   #timer: Timer | undefined;
 
-  /** Fills `file` from `from` up to at most `limit`. */
-  constructor(clock: Clock, file: DiskFile, range: { readonly from: number; readonly limit: number }) {
+  readonly #refused: (error: unknown) => void;
+
+  /** Fills `file` from `from` up to at most `limit`. `refused` is called when there is no room. */
+  constructor(
+    clock: Clock,
+    file: DiskFile,
+    range: { readonly from: number; readonly limit: number; readonly refused: (error: unknown) => void },
+  ) {
     this.#clock = clock;
+    this.#refused = range.refused;
     this.#file = file;
     this.#filledTo = range.from;
     this.#limit = range.limit;
@@ -47,12 +57,16 @@ export class ZeroFill {
   async #write(): Promise<void> {
     const length = Math.min(CHUNK_BYTES, this.#target - this.#filledTo);
     const from = this.#filledTo;
+    this.#full = undefined;
     try {
       await this.#file.write([ZEROS.subarray(0, length)], from);
       this.#filledTo = from + length;
       this.#timer = this.#stopped ? undefined : this.#clock.after(PACE_MS, () => this.#next(), { unref: true });
-    } catch {
-      this.#stopped = true; // A disk that takes no zeros refuses the log's own writes, too, and those are not ignored.
+    } catch (error) {
+      if (isDiskFull(error)) {
+        this.#full = error;
+        this.#refused(error);
+      } else this.#stopped = true; // A disk that takes no zeros refuses the log's own writes, too, and those are not ignored.
     } finally {
       this.#chunk = undefined;
     }
@@ -69,6 +83,17 @@ export class ZeroFill {
     this.#outrun = true;
     await this.#chunk;
     this.#filledTo = Math.max(this.#filledTo, end);
+  }
+
+  /** Fills the next `bytes`, if they are not filled and within the limit. @throws what the disk throws when it is full */
+  async probe(bytes: number): Promise<void> {
+    await this.#chunk;
+    this.#timer?.cancel();
+    this.#outrun = false;
+    this.#target = Math.min(this.#filledTo + bytes, this.#limit);
+    this.#next();
+    await this.#chunk;
+    if (this.#full !== undefined) throw this.#full;
   }
 
   /** Ends the filling; nothing is in flight any more when it resolves. */

@@ -4,7 +4,7 @@
 import type { AppendEntry, Bookie } from '../../ledger/bookie.ts';
 import { hasCode, type MagnetarError } from '../../lib/errors.ts';
 import { entryId, ledgerId } from '../../lib/ids.ts';
-import { delay } from '../../runtime/clock.ts';
+import { type Clock, delay } from '../../runtime/clock.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
 import type { Random } from '../../runtime/random.ts';
 import type { CrashDisk } from '../../runtime/testing/crash-disk.ts';
@@ -25,6 +25,8 @@ export interface CrashReport {
   readonly violations: string[];
   /** How many entries and fences were acknowledged. */
   acked: number;
+  /** How many were refused because the disk was full. */
+  refused: number;
   crashes: number;
 }
 
@@ -41,18 +43,26 @@ function entryAt(ledger: number, entry: number, recovery: boolean): AppendEntry 
   return { ...numbers, digest: entryDigest({ ...numbers, payload }), masterKey: KEY, recovery, payload, payloadBytes };
 }
 
+/** Timers go off soon: a bookie that waits for room looks for it all the time. */
+const hastyClock: Clock = {
+  ...nodeClock,
+  after: (ms, callback, options) => nodeClock.after(Math.min(ms, 1), callback, options),
+};
+
 class CrashRounds {
-  readonly report: CrashReport = { violations: [], acked: 0, crashes: 0 };
+  readonly report: CrashReport = { violations: [], acked: 0, refused: 0, crashes: 0 };
   readonly #disk: CrashDisk;
   readonly #random: Random;
+  readonly #fills: boolean;
   #index = new MemoryIndex();
   readonly #acked = new Map<string, AppendEntry>();
   readonly #fenced = new Set<number>();
   readonly #next = Array.from({ length: LEDGERS }, () => 0);
 
-  constructor(disk: CrashDisk, seed: number) {
+  constructor(disk: CrashDisk, seed: number, fills: boolean) {
     this.#disk = disk;
     this.#random = seededRandom(seed);
+    this.#fills = fills;
   }
 
   #below(limit: number): number {
@@ -68,10 +78,12 @@ class CrashRounds {
         if (hasCode(error, 'DATA_LOSS', 'FOLDER_VERSION')) this.report.violations.push(error.message);
       }
       this.#disk.before = () => {};
+      this.#index.full = false;
       this.#disk.crash(this.#random);
       this.report.crashes++;
       if (this.#random.next() < 0.3) this.#index = new MemoryIndex();
     }
+    this.#disk.capacityBytes = Number.POSITIVE_INFINITY;
     const bookie = await this.#open();
     await this.#check(bookie);
     await bookie.close();
@@ -87,18 +99,27 @@ class CrashRounds {
     };
   }
 
+  /** Makes the disk a little larger than what is on it, mostly, or as large as one may wish. */
+  #changeCapacity(): void {
+    if (!this.#fills || this.#random.next() < 0.5) return;
+    const more = this.#random.next() < 0.3 ? Number.POSITIVE_INFINITY : this.#below(6) * 8_192;
+    this.#disk.capacityBytes = this.#disk.usedBytes + more;
+    this.#index.full = more < 16_384 && this.#random.next() < 0.5;
+  }
+
   async #open(): Promise<Bookie> {
     return await openBookie({
-      environment: testEnvironment(this.#disk),
+      environment: { ...testEnvironment(this.#disk), clock: this.#fills ? hastyClock : nodeClock },
       folder: FOLDER,
       id: 'local-0',
-      options: { segmentBytes: 98_304, markDelayMs: 0 },
+      options: { segmentBytes: 98_304, markDelayMs: 0, ...(this.#fills ? { reserveBytes: 4_096 } : {}) },
       openIndex: async () => await Promise.resolve(this.#index),
     });
   }
 
   async #live(bookie: Bookie): Promise<void> {
     for (let round = 0; round < 40; round++) {
+      this.#changeCapacity();
       const pending = Array.from({ length: 1 + this.#below(12) }, async () => await this.#step(bookie));
       const outcomes = await Promise.all(pending);
       if (outcomes.includes('failed')) break;
@@ -120,7 +141,8 @@ class CrashRounds {
           this.#acked.set(`${ledger}/${entry}`, sent);
           this.report.acked++;
           if (this.#fenced.has(ledger) && !sent.recovery) this.#violation(`${ledger}/${entry} taken behind a fence`);
-        } else if (error.code !== 'LEDGER_FENCED' && error.code !== 'STORE_FAILED') this.#violation(error.message);
+        } else if (error.code === 'DISK_FULL' && this.#fills) this.report.refused++;
+        else if (error.code !== 'LEDGER_FENCED' && error.code !== 'STORE_FAILED') this.#violation(error.message);
         resolve(hasCode(error, 'STORE_FAILED') ? 'failed' : undefined);
       });
     });
@@ -130,6 +152,10 @@ class CrashRounds {
     try {
       await bookie.readLac({ ledgerId: ledgerId(ledger), fence: { masterKey: KEY } });
     } catch (error) {
+      if (hasCode(error, 'DISK_FULL') && this.#fills) {
+        this.report.refused++;
+        return undefined;
+      }
       if (!hasCode(error, 'STORE_FAILED')) this.#violation(String(error));
       return 'failed';
     }
@@ -168,7 +194,11 @@ class CrashRounds {
   }
 }
 
-/** Runs some lives on a disk; the seed decides everything but the timers. */
-export async function crashRounds(disk: CrashDisk, seed: number): Promise<CrashReport> {
-  return await new CrashRounds(disk, seed).run();
+/** Runs some lives on a disk, which `fills` up now and then; the seed decides everything but the timers. */
+export async function crashRounds(
+  disk: CrashDisk,
+  seed: number,
+  { fills = false }: { readonly fills?: boolean } = {},
+): Promise<CrashReport> {
+  return await new CrashRounds(disk, seed, fills).run();
 }

@@ -1,4 +1,15 @@
-import { constants, type FileHandle, mkdir, open, readdir, readFile, rename, stat, unlink } from 'node:fs/promises';
+import {
+  constants,
+  type FileHandle,
+  mkdir,
+  open,
+  readdir,
+  readFile,
+  rename,
+  stat,
+  statfs,
+  unlink,
+} from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile } from '../disk.ts';
 import { AlignedBuffers } from './aligned-buffers.ts';
@@ -11,6 +22,12 @@ function errorCode(error: unknown): string | undefined {
 /** An error as the platform would have reported it. */
 function platformError(code: string, text: string): Error {
   return Object.assign(new Error(`${code}: ${text}`), { code });
+}
+
+/** An error of a handle, which does not know its file's name, with that name. */
+function ofFile(error: unknown, path: string): unknown {
+  if (error instanceof Error && !error.message.includes(path)) error.message += ` '${path}'`;
+  return error;
 }
 
 /** What is left of `buffers` behind the first `written` bytes. */
@@ -44,11 +61,19 @@ export class NodeFile implements DiskFile {
     this.#path = path;
   }
 
+  async #named<Result>(call: Promise<Result>): Promise<Result> {
+    try {
+      return await call;
+    } catch (error) {
+      throw ofFile(error, this.#path);
+    }
+  }
+
   async write(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     let left = byteLength(buffers);
     let [rest, at] = [buffers, offset];
     while (left > 0) {
-      const { bytesWritten } = await this.#handle.writev(rest, at);
+      const { bytesWritten } = await this.#named(this.#handle.writev(rest, at));
       if (bytesWritten === 0) throw platformError('EIO', `nothing written at ${at} of ${this.#path}`);
       left -= bytesWritten;
       at += bytesWritten;
@@ -60,7 +85,7 @@ export class NodeFile implements DiskFile {
     const buffer = Buffer.allocUnsafe(length);
     let filled = 0;
     while (filled < length) {
-      const { bytesRead } = await this.#handle.read(buffer, filled, length - filled, offset + filled);
+      const { bytesRead } = await this.#named(this.#handle.read(buffer, filled, length - filled, offset + filled));
       if (bytesRead === 0) break;
       filled += bytesRead;
     }
@@ -68,7 +93,7 @@ export class NodeFile implements DiskFile {
   }
 
   async sync(): Promise<void> {
-    await this.#handle.datasync();
+    await this.#named(this.#handle.datasync());
   }
 
   async size(): Promise<number> {
@@ -76,7 +101,7 @@ export class NodeFile implements DiskFile {
   }
 
   async truncate(size: number): Promise<void> {
-    await this.#handle.truncate(size);
+    await this.#named(this.#handle.truncate(size));
   }
 
   async close(): Promise<void> {
@@ -168,5 +193,10 @@ export const nodeDisk: Disk = {
       if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') return false;
       throw error;
     }
+  },
+
+  async space(folder) {
+    const { bavail, blocks, bsize } = await statfs(folder);
+    return { freeBytes: bavail * bsize, totalBytes: blocks * bsize };
   },
 };

@@ -1,6 +1,6 @@
 import { EventEmitter, once } from 'node:events';
 import { expect, test } from 'vitest';
-import { diskContract } from '../disk.contract.ts';
+import { diskContract, fullDiskContract } from '../disk.contract.ts';
 import { CrashDisk } from './crash-disk.ts';
 import { seededRandom } from './seeded-random.ts';
 
@@ -15,6 +15,34 @@ diskContract('the disk that crashes', async () => ({
   folder: '/data',
   end: async () => await Promise.resolve(),
 }));
+
+fullDiskContract('the disk that crashes', async () => {
+  const disk = await newDisk();
+  disk.capacityBytes = 1_000_000;
+  return {
+    disk,
+    folder: '/data',
+    roomBytes: disk.capacityBytes,
+    grow: async () => await Promise.resolve(void (disk.capacityBytes = 2_000_000)),
+    end: async () => await Promise.resolve(),
+  };
+});
+
+test('a full disk takes a part of a write, and a removed file makes room', async () => {
+  const disk = await newDisk();
+  disk.capacityBytes = 3 * 4_096;
+  const file = await disk.open('/data/a', { create: true });
+  await file.write([Buffer.alloc(5_000, 'a')], 0);
+  await expect(file.write([Buffer.alloc(9_000, 'b')], 5_000)).rejects.toMatchObject({ code: 'ENOSPC' });
+  expect(await file.size()).toBe(3 * 4_096);
+  expect((await file.read(4_990, 20)).toString()).toBe(`${'a'.repeat(10)}${'b'.repeat(10)}`);
+  await file.write([Buffer.alloc(9_000 - 4_096 + 1_000, 'c')], 5_000); // inside
+  const other = await disk.open('/data/b', { create: true });
+  await expect(other.write([Buffer.alloc(1)], 0)).rejects.toMatchObject({ code: 'ENOSPC' });
+  await disk.remove('/data/a');
+  await other.write([Buffer.alloc(1)], 0);
+  expect(await disk.space('/data')).toEqual({ freeBytes: 8_192, totalBytes: 12_288 });
+});
 
 test('a crash takes what was written after the last sync, and names not made durable', async () => {
   const disk = await newDisk();

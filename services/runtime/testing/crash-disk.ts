@@ -4,13 +4,15 @@
  * Fault model: written bytes survive a crash for certain only after `sync` of the file; names (created, moved, removed) only after
  * `syncFolder`; a folder itself is durable at once, as with the real disk. Of what was not made durable, a crash keeps nothing, or
  * what chance decides: bytes sector by sector, changes of names up to some point in their order (a rename is one change). A failed `sync` loses what it was to make durable for good, though reads still see it: that is how
- * Linux behaves. A crash leaves open files unusable. Bits can be flipped in durable bytes.
+ * Linux behaves. A crash leaves open files unusable. Bits can be flipped in durable bytes. With a capacity, a write that needs more
+ * room than there is writes the pages that there is room for, and fails with ENOSPC.
  */
 import { posix } from 'node:path';
-import type { Disk, DiskFile } from '../disk.ts';
+import type { Disk, DiskFile, DiskSpace } from '../disk.ts';
 import type { Random } from '../random.ts';
 
 const SECTOR_BYTES = 512;
+const PAGE_BYTES = 4_096;
 
 /** A call of the disk, for faults and barriers. */
 export interface DiskCall {
@@ -40,6 +42,10 @@ function apply(names: Map<string, Inode>, { inode, from, to }: NameChange): void
 function nameOf(path: string): string {
   const name = posix.normalize(path);
   return name.length > 1 && name.endsWith('/') ? name.slice(0, -1) : name;
+}
+
+function wholePages(bytes: number): number {
+  return Math.ceil(bytes / PAGE_BYTES) * PAGE_BYTES;
 }
 
 /** Bytes that grow. */
@@ -156,7 +162,14 @@ class CrashFile implements DiskFile {
     for (const buffer of buffers) bytes += buffer.length;
     await this.#call('write', bytes);
     this.#check(); // Another call may have crashed the disk since this one was let in.
-    this.#inode.change({ offset, bytes: Buffer.concat(buffers) });
+    const whole = Buffer.concat(buffers);
+    const room = this.#disk.roomFor(this.#inode.seen.length, offset + bytes);
+    if (room >= offset + bytes) {
+      this.#inode.change({ offset, bytes: whole });
+      return;
+    }
+    if (room > offset) this.#inode.change({ offset, bytes: whole.subarray(0, room - offset) });
+    throw diskError('ENOSPC', this.#path);
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
@@ -203,6 +216,8 @@ export class CrashDisk implements Disk {
    * pending the operation waits. For faults and barriers.
    */
   before: (call: DiskCall) => void | Promise<void> = () => {};
+  /** How many bytes its files may take, each in whole pages. May change at any time. */
+  capacityBytes: number = Number.POSITIVE_INFINITY;
   #names = new Map<string, Inode>();
   readonly #durableNames = new Map<string, Inode>();
   #unsynced: NameChange[] = [];
@@ -211,6 +226,19 @@ export class CrashDisk implements Disk {
   /** For the disk's files. */
   async enter(call: DiskCall): Promise<void> {
     await this.before(call);
+  }
+
+  /** Bytes that its files take. */
+  get usedBytes(): number {
+    let bytes = 0;
+    for (const inode of new Set(this.#names.values())) bytes += wholePages(inode.seen.length);
+    return bytes;
+  }
+
+  /** For the disk's files: up to where one of `length` bytes can be written that wants to reach `end`. */
+  roomFor(length: number, end: number): number {
+    if (end <= wholePages(length) || this.capacityBytes === Number.POSITIVE_INFINITY) return end;
+    return Math.min(end, wholePages(length) + Math.max(0, this.capacityBytes - this.usedBytes));
   }
 
   /** Loses what is not durable, or, with `random`, as much of it as chance decides. */
@@ -337,5 +365,10 @@ export class CrashDisk implements Disk {
   async exists(path: string): Promise<boolean> {
     const name = nameOf(path);
     return await Promise.resolve(this.#names.has(name) || this.#folders.has(name));
+  }
+  async space(folder: string): Promise<DiskSpace> {
+    if (!this.#folders.has(nameOf(folder))) throw diskError('ENOENT', folder);
+    const freeBytes = Math.max(0, this.capacityBytes - this.usedBytes);
+    return await Promise.resolve({ freeBytes, totalBytes: this.capacityBytes });
   }
 }

@@ -161,6 +161,7 @@ function diskOf(life: Life, disk: Disk): Disk {
     remove: async (path) => living().remove(path),
     syncFolder: async (folder) => living().syncFolder(folder),
     exists: async (path) => living().exists(path),
+    space: async (folder) => living().space(folder),
   };
 }
 

@@ -1,0 +1,179 @@
+/**
+ * Watches the room on a bookie's disk. A bookie takes no entries long before the disk is full: what is left is for those who must
+ * not starve, that is fences, rewrites of recovery, footers, the index, and the metadata, where it is on the same disk.
+ */
+import type { BookieId } from '../ledger/bookie.ts';
+import { MagnetarError } from '../lib/errors.ts';
+import type { Timer } from '../runtime/clock.ts';
+import { type DiskSpace, isDiskFull } from '../runtime/disk.ts';
+import type { Environment } from '../runtime/environment.ts';
+
+/** The reserve: a share of the disk, within bounds. */
+const RESERVE_SHARE = 0.05;
+const LEAST_RESERVE = 33_554_432;
+const MOST_RESERVE = 1_073_741_824;
+/** Entries are taken again when there is so much more room than the reserve, so that the bookie does not waver. */
+const RESUME_FACTOR = 1.25;
+/** While entries are taken, the room is looked at after this share of the reserve was written, or after so long. */
+const CHECK_SHARE = 0.125;
+const CHECK_MS = 1_000;
+/** While they are refused. */
+const POLL_MS = 500;
+
+interface SpaceWatchOptions {
+  readonly environment: Environment;
+  readonly folder: string;
+  readonly id: BookieId;
+  /** Free bytes below which no entries are taken; a share of the disk when not given. */
+  readonly reserveBytes?: number | undefined;
+}
+
+export class SpaceWatch {
+  readonly #options: SpaceWatchOptions;
+  #full: MagnetarError | undefined;
+  /** What the disk said last, and what it refused a write with since. */
+  #space: DiskSpace = { freeBytes: 0, totalBytes: 0 };
+  #refusal: unknown;
+  #unchecked = 0;
+  #checkedAt = 0;
+  #checking: Promise<void> | undefined;
+  #poll: Timer | undefined;
+  #closed = false;
+  #waiters: (() => void)[] = [];
+  /** Writes something into the space that entries go to next; rejects when the disk takes nothing. */
+  probe: () => Promise<void> = async () => await Promise.resolve();
+  /** Called when entries are refused from now on, or no longer. */
+  changed: () => void = () => {};
+
+  constructor(options: SpaceWatchOptions) {
+    this.#options = options;
+  }
+
+  /** Why no entries are taken: DISK_FULL. Undefined: they are. */
+  get full(): MagnetarError | undefined {
+    return this.#full;
+  }
+
+  get #reserve(): number {
+    const share = Math.floor(this.#space.totalBytes * RESERVE_SHARE);
+    return this.#options.reserveBytes ?? Math.min(Math.max(share, LEAST_RESERVE), MOST_RESERVE);
+  }
+
+  /** So many bytes were written: looks at the room now and then. */
+  wrote(bytes: number): void {
+    this.#unchecked += bytes;
+    const { clock } = this.#options.environment;
+    if (this.#unchecked < this.#reserve * CHECK_SHARE && clock.monotonic() - this.#checkedAt < CHECK_MS) return;
+    void this.check();
+  }
+
+  /** The disk has refused a write for want of room. Returns what those are told whose records are not stored. */
+  refused(error: unknown): MagnetarError {
+    this.#refusal = error;
+    const full = this.#turnFull();
+    void this.check();
+    return full;
+  }
+
+  /** Looks at the room. Never rejects. */
+  check(): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#checking ??= this.#check().finally(() => {
+      this.#checking = undefined;
+    });
+    return this.#checking;
+  }
+
+  async #check(): Promise<void> {
+    const { environment, folder } = this.#options;
+    this.#unchecked = 0;
+    this.#checkedAt = environment.clock.monotonic();
+    try {
+      this.#space = await environment.disk.space(folder);
+      const { freeBytes, totalBytes } = this.#space;
+      const short = totalBytes > 0 && freeBytes < this.#reserve * (this.#full === undefined ? 1 : RESUME_FACTOR);
+      if (short) this.#turnFull();
+      else if (this.#full !== undefined) await this.#resume();
+    } catch (error) {
+      environment.logger.warn('the room on the disk of the bookie is not known', { folder, error });
+    }
+    if (this.#full !== undefined) this.#pollLater();
+  }
+
+  #turnFull(): MagnetarError {
+    const { environment, folder, id } = this.#options;
+    const before = this.#full;
+    const { freeBytes } = this.#space;
+    const needed = Math.ceil(this.#reserve * RESUME_FACTOR);
+    const why = this.#refusal === undefined ? '' : `; a write failed: ${textOf(this.#refusal)}`;
+    const text = `bookie ${id} takes no entries because its disk is full: ${folder} has ${freeBytes} bytes free, and needs ${needed}${why}`;
+    const details = { folder, freeBytes: String(freeBytes), neededBytes: String(needed) };
+    this.#full = new MagnetarError('DISK_FULL', text, { details });
+    if (before === undefined) {
+      environment.logger.warn('the disk is full; entries are refused until there is room', { error: this.#full });
+      this.changed();
+    }
+    return this.#full;
+  }
+
+  /** There is room, it seems: only a write tells. */
+  async #resume(): Promise<void> {
+    try {
+      await this.probe();
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
+      this.#refusal = error;
+      this.#turnFull();
+      return;
+    }
+    this.#full = undefined;
+    this.#refusal = undefined;
+    const { environment, folder, id } = this.#options;
+    const { freeBytes } = this.#space;
+    environment.logger.info('there is room on the disk; entries are taken again', { bookie: id, folder, freeBytes });
+    this.#wake();
+    this.changed();
+  }
+
+  #pollLater(): void {
+    if (this.#closed || this.#poll !== undefined) return;
+    const again = (): void => {
+      this.#poll = undefined;
+      void this.check();
+    };
+    this.#poll = this.#options.environment.clock.after(POLL_MS, again, { unref: true });
+  }
+
+  #wake(): void {
+    for (const waiter of this.#waiters.splice(0)) waiter();
+  }
+
+  /** Does something that may fail for want of room, again and again until it does not, or until this is closed. */
+  async persist(work: () => Promise<void>): Promise<void> {
+    for (;;) {
+      try {
+        await work();
+        return;
+      } catch (error) {
+        if (!isDiskFull(error)) throw error;
+        this.refused(error);
+        if (this.#closed) throw error;
+        await new Promise<void>((resolve) => this.#waiters.push(resolve));
+        if (this.#closed) throw error;
+      }
+    }
+  }
+
+  /** Looks no more; what waits for room fails. Idempotent. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#poll?.cancel();
+    this.#wake();
+    await this.#checking;
+    this.#poll?.cancel();
+  }
+}
+
+function textOf(error: unknown): string {
+  return (error instanceof Error ? error.message : String(error)).split('\n', 1)[0] ?? '';
+}
