@@ -261,6 +261,7 @@ function withLease(store: MetadataStore, onGrant: (lose: () => void) => unknown)
 /** Ledgers whose recovery looks where a ledger ends and leaves it to its writer. */
 function unfenced(ledgers: Ledgers): Ledgers {
   return {
+    copies: ledgers.copies,
     create: async (linkedAs) => ledgers.create(linkedAs),
     reader: async (id, upTo) => ledgers.reader(id, upTo),
     deletion: (ids) => ledgers.deletion(ids),

@@ -10,8 +10,11 @@ import type { MetadataStore } from '../metadata/store.ts';
 import { ByteBudget } from '../runtime/byte-budget.ts';
 import { delay } from '../runtime/clock.ts';
 import type { Environment } from '../runtime/environment.ts';
+import type { MetricSource } from '../runtime/metrics.ts';
 import { backoff } from '../runtime/random.ts';
 import { type BrokerOptions, checkBrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
+import { BrokerMetrics, type Observed } from './metrics/broker-metrics.ts';
+import { BrokerStats } from './metrics/broker-stats.ts';
 import { acquireOwnership, type Ownership } from './ownership/ownership.ts';
 import { Sessions } from './server/sessions.ts';
 import { EntryCache } from './topic/entry-cache.ts';
@@ -23,6 +26,8 @@ export interface Broker {
   addTo(server: Server): void;
   /** True while it holds its lease and serves. */
   readonly ready: boolean;
+  /** What it tells about itself, also after `close`. */
+  readonly metrics: MetricSource;
   /** Ends at once and for good: every stream fails with this error, now and later. It is still to be closed. */
   fail(error: MagnetarError): void;
   /**
@@ -49,7 +54,9 @@ const REGISTER_HIGHEST_MS: number = 5_000;
 class RunningBroker implements Broker {
   readonly #dependencies: BrokerDependencies;
   readonly #options: BrokerOptions;
+  readonly metrics: MetricSource;
   readonly #cache: EntryCache;
+  readonly #stats: BrokerStats;
   readonly #sessions: Sessions;
   readonly #stopping = new AbortController();
   #ownership: Ownership;
@@ -62,19 +69,32 @@ class RunningBroker implements Broker {
     this.#dependencies = dependencies;
     this.#options = options;
     this.#cache = new EntryCache(options.cacheBytes);
+    this.#stats = new BrokerStats(dependencies.environment.clock);
     this.#ownership = ownership;
     this.#topics = this.#newTopics(ownership);
     const { clock, logger } = dependencies.environment;
     const topics = (): Topics => this.#topics;
-    const shared = { clock, logger, options, topics };
+    const shared = { clock, logger, options, topics, stats: this.#stats };
     const totalBytes = options.publishBudgetBytes;
     const budget = new ByteBudget({ totalBytes, reserves: { publish: 0 }, waiters: 100_000 });
     this.#sessions = new Sessions(shared, budget);
+    this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());
     this.#keeping = this.#keepOwnership();
   }
 
   get ready(): boolean {
     return !this.#stopping.signal.aborted && this.#ownership.held;
+  }
+
+  #observed(): Observed {
+    return {
+      stats: this.#stats,
+      cache: this.#cache,
+      copies: this.#dependencies.ledgers.copies,
+      ready: () => this.ready,
+      topics: () => this.#topics,
+      streams: () => this.#sessions.streams,
+    };
   }
 
   addTo(server: Server): void {
@@ -118,6 +138,7 @@ class RunningBroker implements Broker {
       ownership,
       cache: this.#cache,
       options: this.#options,
+      stats: this.#stats,
       nextNumber,
     });
   }

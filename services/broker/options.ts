@@ -33,6 +33,8 @@ export interface BrokerOptions {
   readonly topicOpenMs: number;
   /** How long closing a topic, and draining at the end, may take. */
   readonly closeMs: number;
+  /** Metrics tell of every topic and subscription, in the place of the sums over namespaces. */
+  readonly topicMetrics: boolean;
   readonly ledger: LedgerOptions;
   /** What of the ack logs is not to be as usual. */
   readonly ackLog: Partial<AckLogLimits>;
@@ -93,6 +95,7 @@ export const defaultBrokerOptions: BrokerOptions = {
   idleTopicMs: 60_000,
   topicOpenMs: 30_000,
   closeMs: 10_000,
+  topicMetrics: false,
   ledger: defaultLedgerOptions,
   ackLog: {},
 };

@@ -22,7 +22,6 @@ import type { ReceiverConfig } from './options.ts';
 import type { SealedAck } from './protocol/ack-window.ts';
 import { ReceiverQueue } from './receiver-queue.ts';
 import { GOOD_AFTER_MS, reconnectDelay } from './stream-keeper.ts';
-import { type Taker, Takers } from './takers.ts';
 
 const INSTANCE_BYTES = 16;
 
@@ -31,6 +30,17 @@ const INSTANCE_BYTES = 16;
  * closing: asked to close, not answered. ended: closed or failed, for good.
  */
 type State = 'down' | 'waiting' | 'opening' | 'open' | 'closing' | 'ended';
+
+/** Somebody who waits for a message. */
+export interface Taker {
+  /** Wants messages below this index; Infinity: any. */
+  readonly end: number;
+  give(message: Message): void;
+  /** None below `end` is left to come. */
+  ended(): void;
+  /** None comes any more: the receiver was closed, or has failed. */
+  fail(error: MagnetarError): void;
+}
 
 interface PendingSeek {
   readonly seekId: number;
@@ -50,7 +60,8 @@ export class Receiver implements ConsumeMember {
   readonly #opened: Deferred<string> = deferred();
   readonly #closed: Deferred<void> = deferred();
   readonly #instance: Buffer;
-  readonly #takers: Takers;
+  /** In the order in which they came. */
+  readonly #takers = new Set<Taker>();
   #state: State = 'down';
   #number = 0;
   #attempt = 0;
@@ -85,7 +96,6 @@ export class Receiver implements ConsumeMember {
     this.#name = config.name;
     this.#instance = channel.environment.random.bytes(INSTANCE_BYTES);
     this.queue = new ReceiverQueue(config.topic, (messages, bytes) => this.#consumed(messages, bytes));
-    this.#takers = new Takers(this.queue, (error) => this.fail(error));
     this.acks = new AckSender({
       environment: channel.environment,
       timeoutMs: channel.operationTimeoutMs,
@@ -254,11 +264,10 @@ export class Receiver implements ConsumeMember {
     try {
       this.queue.add(delivery);
     } catch (error) {
-      const { code, message } = toMagnetarError(error);
-      this.fail(new MagnetarError(code, this.#text(`was given entry ${ledgerId}:${entryId}: ${message}`)));
+      this.fail(toMagnetarError(error));
       return;
     }
-    this.#takers.serve();
+    if (this.#takers.size > 0) this.#serve();
   }
 
   #arrivedDamaged(place: string): void {
@@ -275,12 +284,12 @@ export class Receiver implements ConsumeMember {
   caughtUp({ index }: CaughtUp): void {
     if (this.#state !== 'open') return;
     this.queue.caughtUp(index);
-    this.#takers.serve();
+    if (this.#takers.size > 0) this.#serve();
   }
 
-  /** The next message, if it is there, is below `end`, and nobody waits for it. @throws MagnetarError as Takers.take */
+  /** The next message, if it is there, is below `end`, and nobody waits for it. */
   take(end: number): Message | undefined {
-    return this.#takers.take(end);
+    return this.#takers.size > 0 || this.queue.peekIndex >= end ? undefined : this.queue.take();
   }
 
   /** Has somebody wait for a message. */
@@ -289,12 +298,30 @@ export class Receiver implements ConsumeMember {
       taker.fail(this.#refusal);
       return;
     }
-    this.#takers.wait(taker);
+    this.#takers.add(taker);
+    this.#serve();
   }
 
   /** Somebody no longer waits. */
   leave(taker: Taker): void {
-    this.#takers.leave(taker);
+    this.#takers.delete(taker);
+  }
+
+  #serve(): void {
+    const { queue } = this;
+    for (const taker of this.#takers) {
+      const index = queue.peekIndex;
+      if (index < taker.end) {
+        this.#takers.delete(taker);
+        const message = queue.take();
+        if (message !== undefined) taker.give(message);
+      } else if (index !== Number.POSITIVE_INFINITY || queue.isThrough(taker.end)) {
+        this.#takers.delete(taker);
+        taker.ended();
+      } else {
+        return;
+      }
+    }
   }
 
   /** Has what is acknowledged sent at the end of this turn of the event loop. */
@@ -445,7 +472,9 @@ export class Receiver implements ConsumeMember {
   #refuse(error: MagnetarError): void {
     this.#refusal = error;
     this.queue.drop();
-    this.#takers.fail(error);
+    const takers = [...this.#takers];
+    this.#takers.clear();
+    for (const taker of takers) taker.fail(error);
     this.#seek?.done.reject(error);
     this.#seek = undefined;
   }

@@ -60,6 +60,8 @@ export interface LedgerReader {
 export type { Quorum } from './protocol/distribution.ts';
 
 export interface Ledgers {
+  /** Of every entry of a new ledger: the write quorum. */
+  readonly copies: number;
   /**
    * Creates a ledger. Its metadata is written in one transaction together with `writes`, if `compares` hold, so that a
    * list of ledgers and the ledger itself appear together; `linkedAs` gets the new ledger's id to build them.

@@ -49,6 +49,7 @@ export function openLedgers(options: LedgersOptions): Ledgers {
 }
 
 class OpenLedgers implements Ledgers {
+  readonly copies: number;
   readonly #environment: Environment;
   readonly #store: MetadataStore;
   readonly #quorum: Quorum;
@@ -62,6 +63,7 @@ class OpenLedgers implements Ledgers {
     this.#environment = environment;
     this.#store = store;
     this.#quorum = quorum;
+    this.copies = quorum.writeQuorum;
     const laneLimits = { ...DEFAULT_LIMITS, ...limits };
     this.#lanes = new Map(bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits)]));
     if (this.#lanes.size < quorum.ensembleSize || this.#lanes.size < bookies.length) {

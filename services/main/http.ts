@@ -10,7 +10,7 @@ const REQUEST_MS = 30_000;
 const MAX_CONNECTIONS = 1_024;
 
 /** What a process tells about itself. */
-interface About {
+export interface About {
   readonly version: string;
   readonly role: string;
 }

@@ -15,10 +15,13 @@ import { openLevelStore } from '../metadata/level.ts';
 import { ensureDefaults } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { labelText, type MetricSource } from '../runtime/metrics.ts';
 import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
 import { openGrpcServer } from './grpc-server.ts';
 import type { RoleContext } from './role-context.ts';
 
+/** The name of the cluster, as a label of its metrics. */
+const CLUSTER = 'standalone';
 const MOST_COPIES = 3;
 const LOCAL_BOOKIE = /^local-(\d+)$/;
 /** How long a start waits for bookies elsewhere; those that answer later are used then. */
@@ -37,7 +40,7 @@ export interface OpenStandalone {
   /** 0: a free one; undefined: nothing is served over HTTP. */
   readonly httpPort: number | undefined;
   /** What of the broker is not to be as usual. */
-  readonly broker?: Pick<BrokerSettings, 'cacheBytes' | 'publishBudgetBytes'>;
+  readonly broker?: Pick<BrokerSettings, 'cacheBytes' | 'publishBudgetBytes' | 'topicMetrics'>;
   readonly version: string;
 }
 
@@ -112,7 +115,7 @@ async function openBroker(
   context: RoleContext,
   folder: DataFolder,
   options: OpenStandalone,
-): Promise<{ broker: Broker; port: number; bookies: number }> {
+): Promise<{ broker: Broker; port: number; bookies: number; metrics: readonly MetricSource[] }> {
   const { environment, lifecycle } = context;
   await requireMetadata(environment.disk, folder);
   const store = await openLevelStore({ environment, folder: folder.metadataFolder });
@@ -127,7 +130,8 @@ async function openBroker(
   const broker = await startBroker({ environment, store, ledgers, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
-  return { broker, port: await server.bind(options.port), bookies: bookies.length };
+  const metrics = [broker.metrics];
+  return { broker, port: await server.bind(options.port), bookies: bookies.length, metrics };
 }
 
 /**
@@ -145,14 +149,19 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
   } catch (error) {
     throw folderError(folder.folder, error);
   }
-  const { broker, port, bookies } = opened;
+  const { broker, port, bookies, metrics } = opened;
   const serving = { broker, folder: folder.folder, bookies, port };
   if (options.httpPort === undefined) return { ...serving, httpPort: undefined };
   // Apps are served from here on: what HTTP needs is loaded after that.
   const { startHttp } = await import('./http.ts');
+  const { metricsEndpoint } = await import('./metrics-endpoint.ts');
   const about = { version: options.version, role: 'standalone' };
-  const { logger } = environment;
-  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins: [] });
+  const { clock, logger } = environment;
+  const common = labelText({ cluster: CLUSTER });
+  const endpoint = metricsEndpoint({ clock, sources: metrics, about, common });
+  lifecycle.add('metrics', async () => await Promise.resolve(endpoint.close()));
+  const plugins = [endpoint.plugin];
+  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins });
   lifecycle.add('HTTP server', async () => await http.close());
   return { ...serving, httpPort: http.port };
 }

@@ -50,7 +50,13 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
           bookieAddress,
         )
         .option('--port <number>', 'gRPC port for apps; 0 takes a free one', port, 7650)
-        .option('--http-port <number>', 'HTTP port: /healthz, /readyz, /version; 0 takes a free one', port, 8080);
+        .option(
+          '--http-port <number>',
+          'HTTP port: /metrics, /healthz, /readyz, /version; 0 takes a free one',
+          port,
+          8080,
+        )
+        .option('--topic-metrics', 'metrics of every topic and subscription, in the place of sums over namespaces');
     },
     run: async (command) => {
       const options = command.opts<{
@@ -59,6 +65,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         bookie?: readonly string[];
         port: number;
         httpPort: number;
+        topicMetrics?: true;
       }>();
       if (options.bookies !== undefined && options.bookie !== undefined) {
         throw new UsageError(
@@ -74,6 +81,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         remoteBookies: options.bookie ?? [],
         port: options.port,
         httpPort: options.httpPort,
+        broker: { topicMetrics: options.topicMetrics === true },
         logLevel: level,
         version,
       });

@@ -64,6 +64,11 @@ export class AckState {
     return this.#above.size;
   }
 
+  /** How many messages are acknowledged, of all that the topic ever had. */
+  get acked(): number {
+    return this.#markDelete + this.#above.size;
+  }
+
   /**
    * Acknowledges everything below `below`, and single messages: pairs of (first index, count). Idempotent. Gives what
    * is new, or undefined when nothing is. Applying the delta to the state before has the same effect.

@@ -8,6 +8,7 @@ import { consumeRequest } from '../../wire/consume-codec.ts';
 import type { ConsumeResponse } from '../../wire/frames.ts';
 import { type BrokerOptions, defaultBrokerOptions } from '../options.ts';
 import { acquireOwnership } from '../ownership/ownership.ts';
+import { BrokerStats } from '../metrics/broker-stats.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import { batch, HELLO, subscribe } from '../testing/broker-world.ts';
 import { EntryCache } from '../topic/entry-cache.ts';
@@ -68,7 +69,8 @@ async function fill(cacheBytes: number): Promise<void> {
   await ensureDefaults(store, clock.now());
   const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
   const cache = new EntryCache(cacheBytes);
-  topics = new Topics({ environment, store, ledgers, ownership, cache, options: OPTIONS, nextNumber: () => 0 });
+  const stats = new BrokerStats(clock);
+  topics = new Topics({ environment, store, ledgers, ownership, cache, options: OPTIONS, stats, nextNumber: () => 0 });
   const topic = await topics.open(parseTopicName('orders'));
   const producer = topic.publisher.attach({ name: 'p', instance: Buffer.alloc(0), onClosed: () => undefined });
   const stored = Array.from({ length: BATCHES }, async (_, n) => {
@@ -82,7 +84,7 @@ async function fill(cacheBytes: number): Promise<void> {
 function connect(): { call: StalledCall; session: ConsumeSession } {
   const call = new StalledCall();
   const { clock, logger } = cluster.environment;
-  const shared = { clock, logger, options: OPTIONS, topics: () => topics };
+  const shared = { clock, logger, options: OPTIONS, stats: new BrokerStats(clock), topics: () => topics };
   const duplex = call as unknown as ServerDuplexStream<Buffer, ConsumeResponse>;
   return { call, session: new ConsumeSession(duplex, shared, () => undefined) };
 }

@@ -54,13 +54,13 @@ export class ConsumeSession {
     dependencies: SessionDependencies,
     onGone: (session: ConsumeSession) => void,
   ) {
-    const { options, clock, logger } = dependencies;
+    const { options, clock, logger, stats } = dependencies;
     this.#dependencies = dependencies;
     this.#ackCredit = options.ackWindowItems;
     this.#onGone = onGone;
     this.#stream = new SessionStream(
       call,
-      { clock, logger, handshakeMs: options.handshakeMs },
+      { clock, logger, handshakeMs: options.handshakeMs, onFailed: (code) => stats.errors.add('consume_stream', code) },
       {
         toFrame: (items) => toConsumeResponse(items, this.#takeCredit()),
         hello: (hello) => ({ hello: serverHello(hello, options, { items: options.ackWindowItems, bytes: 0 }) }),
@@ -116,6 +116,7 @@ export class ConsumeSession {
     this.#ended.delete(number);
     const session = new ConsumerSession(this.#dependencies.clock, {
       ackReceipt: (ackId, error) => {
+        if (error !== undefined) this.#dependencies.stats.errors.add('acknowledge', error.code);
         const receipt = { consumer: number, ackId };
         this.#stream.push({
           kind: 'ackReceipt',
@@ -169,6 +170,7 @@ export class ConsumeSession {
   }
 
   #refuse(number: number, error: MagnetarError): void {
+    this.#dependencies.stats.errors.add('subscribe', error.code);
     this.#markEnded(number);
     const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex };
     this.#stream.push({ kind: 'subscribed', subscribed: { consumer: number, error: toWireError(error), ...nowhere } });
@@ -273,6 +275,7 @@ export class ConsumeSession {
 
   #seekDone(number: number, seekId: number, result: MessageIndex | MagnetarError): void {
     const base = { consumer: number, seekId };
+    if (result instanceof MagnetarError) this.#dependencies.stats.errors.add('seek', result.code);
     this.#stream.push({
       kind: 'seekDone',
       seekDone:
@@ -286,6 +289,7 @@ export class ConsumeSession {
   #closed(number: number, error: MagnetarError | undefined): void {
     this.#consumers.delete(number);
     this.#markEnded(number);
+    if (error !== undefined) this.#dependencies.stats.errors.add('consumer', error.code);
     const closed = error === undefined ? { consumer: number } : { consumer: number, error: toWireError(error) };
     this.#stream.push({ kind: 'closed', closed });
     this.#endWhenDone();

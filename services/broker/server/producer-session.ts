@@ -10,8 +10,8 @@ import { isOfBatchAlone, type PublishResult, refused, type TopicProducer } from 
 
 /** What a producer tells its stream. */
 export interface ProducerEvents {
-  /** A batch is answered; in order. */
-  receipt(result: PublishResult): void;
+  /** A batch is answered, which was received at a monotonic time; in order. */
+  receipt(result: PublishResult, receivedAt: number): void;
   /** A batch has left: its bytes and its credit are free again. After its receipt, if there is one. */
   released(bytes: number): void;
   /** It is closed as the client asked, or because of an error. Nothing comes after this. */
@@ -20,9 +20,16 @@ export interface ProducerEvents {
   violation(error: MagnetarError): void;
 }
 
+/** A batch that came before its producer was open. */
+interface Arrival {
+  readonly batch: PublishBatch;
+  readonly receivedAt: number;
+}
+
 /** A batch that was not answered yet. */
 interface Ticket {
   readonly bytes: number;
+  readonly receivedAt: number;
   result: PublishResult | undefined;
 }
 
@@ -30,7 +37,7 @@ export class ProducerSession {
   readonly #events: ProducerEvents;
   #producer: TopicProducer | undefined;
   /** Batches that came before the producer was open. */
-  readonly #waiting: Deque<PublishBatch> = new Deque();
+  readonly #waiting: Deque<Arrival> = new Deque();
   readonly #tickets: Deque<Ticket> = new Deque();
   #aborted = false;
   #closeAsked = false;
@@ -52,17 +59,17 @@ export class ProducerSession {
   /** The topic has granted it. */
   opened(producer: TopicProducer): void {
     this.#producer = producer;
-    for (let batch = this.#waiting.shift(); batch !== undefined && !this.#gone; batch = this.#waiting.shift()) {
-      this.#submit(producer, batch);
+    for (let next = this.#waiting.shift(); next !== undefined && !this.#gone; next = this.#waiting.shift()) {
+      this.#submit(producer, next.batch, next.receivedAt);
     }
     this.#closeWhenDone();
   }
 
   /** @throws PROTOCOL_VIOLATION after CloseProducer */
-  publish(batch: PublishBatch): void {
+  publish(batch: PublishBatch, receivedAt: number): void {
     if (this.#closeAsked) throw new MagnetarError('PROTOCOL_VIOLATION', 'a batch came for a producer after its close');
-    if (this.#producer === undefined) this.#waiting.push(batch);
-    else this.#submit(this.#producer, batch);
+    if (this.#producer === undefined) this.#waiting.push({ batch, receivedAt });
+    else this.#submit(this.#producer, batch, receivedAt);
   }
 
   /** The client closes it: once everything is answered. */
@@ -83,13 +90,13 @@ export class ProducerSession {
     if (this.#gone) return;
     this.#gone = true;
     this.#producer?.detach();
-    for (let batch = this.#waiting.shift(); batch !== undefined; batch = this.#waiting.shift()) {
-      this.#events.released(batch.block.length);
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      this.#events.released(next.batch.block.length);
     }
   }
 
-  #submit(producer: TopicProducer, batch: PublishBatch): void {
-    const ticket: Ticket = { bytes: batch.block.length, result: undefined };
+  #submit(producer: TopicProducer, batch: PublishBatch, receivedAt: number): void {
+    const ticket: Ticket = { bytes: batch.block.length, receivedAt, result: undefined };
     this.#tickets.push(ticket);
     try {
       if (this.#aborted) this.#settle(ticket, abortedResult(producer, batch));
@@ -105,7 +112,7 @@ export class ProducerSession {
     if (result.error !== undefined && !isOfBatchAlone(result.error)) this.#aborted = true;
     for (let first = this.#tickets.peek(); first?.result !== undefined; first = this.#tickets.peek()) {
       this.#tickets.shift();
-      if (!this.#gone) this.#events.receipt(first.result);
+      if (!this.#gone) this.#events.receipt(first.result, first.receivedAt);
       this.#events.released(first.bytes);
     }
     this.#closeWhenDone();

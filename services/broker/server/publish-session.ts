@@ -18,6 +18,7 @@ import type {
 } from '../../wire/frames.ts';
 import { publishRequest } from '../../wire/publish-codec.ts';
 import { toWireError } from '../../wire/status.ts';
+import type { BrokerStats } from '../metrics/broker-stats.ts';
 import type { BrokerOptions } from '../options.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import { PRODUCER_EPOCH, type PublishResult } from '../topic/publisher.ts';
@@ -33,6 +34,7 @@ export interface SessionDependencies {
   readonly clock: Clock;
   readonly logger: Logger;
   readonly options: BrokerOptions;
+  readonly stats: BrokerStats;
   /** The topics as they are now: others after the lease was lost. */
   readonly topics: () => Topics;
 }
@@ -40,9 +42,15 @@ export interface SessionDependencies {
 /** Something to say; a credit alone has nothing in it. */
 type Item =
   | { readonly kind: 'opened'; readonly opened: ProducerOpened }
-  | { readonly kind: 'receipt'; readonly receipt: Receipt }
+  | { readonly kind: 'receipt'; readonly receipt: Receipt; readonly receivedAt: number }
   | { readonly kind: 'closed'; readonly closed: ProducerClosed }
   | { readonly kind: 'credit' };
+
+/** A frame, and when it came, in monotonic time. */
+interface Arrival {
+  readonly bytes: Buffer;
+  readonly receivedAt: number;
+}
 
 export class PublishSession {
   readonly #dependencies: SessionDependencies;
@@ -59,7 +67,7 @@ export class PublishSession {
   #bytesBack = 0;
   #creditQueued = false;
   /** Frames that wait for the budget, the first one being the one that waits. */
-  readonly #frames: Deque<Buffer> = new Deque();
+  readonly #frames: Deque<Arrival> = new Deque();
   #waiting = false;
   /** Set when nothing more is taken in: how the stream ends once everything is answered. */
   #ending: { readonly error: MagnetarError | undefined } | undefined;
@@ -72,7 +80,7 @@ export class PublishSession {
     budget: PublishBudget,
     onGone: (session: PublishSession) => void,
   ) {
-    const { options, clock, logger } = dependencies;
+    const { options, clock, logger, stats } = dependencies;
     this.#dependencies = dependencies;
     this.#budget = budget;
     this.#itemCredit = options.publishWindowItems;
@@ -80,7 +88,7 @@ export class PublishSession {
     this.#onGone = onGone;
     this.#stream = new SessionStream(
       call,
-      { clock, logger, handshakeMs: options.handshakeMs },
+      { clock, logger, handshakeMs: options.handshakeMs, onFailed: (code) => stats.errors.add('publish_stream', code) },
       {
         toFrame: (items) => this.#toFrame(items),
         hello: (hello) => ({
@@ -117,19 +125,20 @@ export class PublishSession {
   }
 
   #onFrame(bytes: Buffer): void {
-    if (this.#waiting) this.#frames.push(bytes);
-    else this.#handle(bytes);
+    const arrival = { bytes, receivedAt: this.#dependencies.clock.monotonic() };
+    if (this.#waiting) this.#frames.push(arrival);
+    else this.#handle(arrival);
   }
 
-  #handle(whole: Buffer): void {
+  #handle({ bytes: whole, receivedAt }: Arrival): void {
     const frame = decodeFrame(whole);
     this.#stream.greet(frame.hello);
     const batches = frame.batches ?? [];
     let bytes = 0;
     for (const batch of batches) bytes += batch.block.length;
     this.#charge(batches.length, bytes);
-    if (bytes === 0 || this.#budget.tryTake(bytes, 'publish')) this.#run(frame);
-    else void this.#waitAndRun(frame, bytes);
+    if (bytes === 0 || this.#budget.tryTake(bytes, 'publish')) this.#run(frame, receivedAt);
+    else void this.#waitAndRun(frame, bytes, receivedAt);
   }
 
   /** @throws CREDIT_EXCEEDED */
@@ -145,7 +154,7 @@ export class PublishSession {
   }
 
   /** Memory is short: the stream is not read until there is some. Frames that are on their way already wait here. */
-  async #waitAndRun(frame: PublishRequest, bytes: number): Promise<void> {
+  async #waitAndRun(frame: PublishRequest, bytes: number, receivedAt: number): Promise<void> {
     this.#waiting = true;
     this.#stream.pause();
     try {
@@ -159,7 +168,7 @@ export class PublishSession {
       return;
     }
     this.#waiting = false;
-    this.#stream.attempt(() => this.#run(frame));
+    this.#stream.attempt(() => this.#run(frame, receivedAt));
     for (let next = this.#frames.shift(); next !== undefined; next = this.#frames.shift()) {
       const queued = next;
       this.#stream.attempt(() => this.#handle(queued));
@@ -174,14 +183,14 @@ export class PublishSession {
   }
 
   /** The fields of a frame in the order of their numbers. Its batches are charged to the budget. */
-  #run(frame: PublishRequest): void {
+  #run(frame: PublishRequest, receivedAt: number): void {
     for (const open of frame.opens ?? []) this.#open(open);
     let given = 0;
     const batches = frame.batches ?? [];
     try {
       for (const batch of batches) {
         given++;
-        this.#publish(batch);
+        this.#publish(batch, receivedAt);
       }
     } catch (error) {
       // The batch at fault, and those behind it, were handed to nobody.
@@ -206,7 +215,7 @@ export class PublishSession {
     }
     this.#ended.delete(number);
     const session = new ProducerSession({
-      receipt: (result) => this.#receipt(number, result),
+      receipt: (result, receivedAt) => this.#receipt(number, result, receivedAt),
       released: (bytes) => this.#release(bytes),
       closed: (error) => this.#closed(number, error),
       violation: (error) => this.#stream.fail(error),
@@ -239,6 +248,7 @@ export class PublishSession {
   }
 
   #refuse(number: number, error: MagnetarError): void {
+    this.#dependencies.stats.errors.add('open_producer', error.code);
     this.#markEnded(number);
     this.#stream.push({
       kind: 'opened',
@@ -246,19 +256,21 @@ export class PublishSession {
     });
   }
 
-  #publish(batch: PublishBatch): void {
+  #publish(batch: PublishBatch, receivedAt: number): void {
     const producer = this.#producers.get(batch.producer);
-    if (producer !== undefined) producer.publish(batch);
+    if (producer !== undefined) producer.publish(batch, receivedAt);
     else if (this.#ended.has(batch.producer)) this.#release(batch.block.length);
     else throw violation(`a batch names producer ${batch.producer}, which is not open`);
   }
 
-  #receipt(number: number, result: PublishResult): void {
+  #receipt(number: number, result: PublishResult, receivedAt: number): void {
     const { error, ...rest } = result;
+    if (error !== undefined) this.#dependencies.stats.errors.add('publish', error.code);
     const receipt = { producer: number, ...rest };
     this.#stream.push({
       kind: 'receipt',
       receipt: error === undefined ? receipt : { ...receipt, error: toWireError(error) },
+      receivedAt,
     });
   }
 
@@ -276,7 +288,10 @@ export class PublishSession {
 
   #closed(number: number, error: MagnetarError | undefined): void {
     this.#forget(number);
-    if (error !== undefined) this.#markEnded(number);
+    if (error !== undefined) {
+      this.#dependencies.stats.errors.add('producer', error.code);
+      this.#markEnded(number);
+    }
     const closed = error === undefined ? { producer: number } : { producer: number, error: toWireError(error) };
     this.#stream.push({ kind: 'closed', closed });
   }
@@ -298,9 +313,13 @@ export class PublishSession {
     const opened: ProducerOpened[] = [];
     const receipts: Receipt[] = [];
     const closed: ProducerClosed[] = [];
+    const { clock, stats } = this.#dependencies;
+    const now = clock.monotonic();
     for (const item of items) {
-      if (item.kind === 'receipt') receipts.push(item.receipt);
-      else if (item.kind === 'opened') opened.push(item.opened);
+      if (item.kind === 'receipt') {
+        receipts.push(item.receipt);
+        stats.publishLatency.observe(now - item.receivedAt);
+      } else if (item.kind === 'opened') opened.push(item.opened);
       else if (item.kind === 'closed') closed.push(item.closed);
     }
     this.#creditQueued = false;

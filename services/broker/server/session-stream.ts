@@ -1,7 +1,7 @@
 /** What the publish stream and the consume stream have in common: handshake, frames out, the end. */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 
-import { MagnetarError } from '../../lib/errors.ts';
+import { type ErrorCode, MagnetarError } from '../../lib/errors.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
@@ -49,6 +49,7 @@ export class SessionStream<Item, Frame> {
   readonly #handlers: SessionHandlers<Item, Frame>;
   readonly #outbox: Outbox<Item, Frame>;
   readonly #logger: Logger;
+  readonly #onFailed: (code: ErrorCode) => void;
   #handshake: Timer | undefined;
   #greeted = false;
   #over = false;
@@ -58,12 +59,19 @@ export class SessionStream<Item, Frame> {
 
   constructor(
     call: ServerDuplexStream<Buffer, Frame>,
-    options: { readonly clock: Clock; readonly logger: Logger; readonly handshakeMs: number },
+    options: {
+      readonly clock: Clock;
+      readonly logger: Logger;
+      readonly handshakeMs: number;
+      /** The stream is ended with an error. */
+      readonly onFailed: (code: ErrorCode) => void;
+    },
     handlers: SessionHandlers<Item, Frame>,
   ) {
     this.#call = call;
     this.#handlers = handlers;
     this.#logger = options.logger;
+    this.#onFailed = options.onFailed;
     this.#outbox = new Outbox({
       clock: options.clock,
       stream: call,
@@ -146,6 +154,7 @@ export class SessionStream<Item, Frame> {
   fail(error: MagnetarError): void {
     if (this.#over) return;
     this.#logger.debug('stream ended with an error', { peer: this.#call.getPeer(), error });
+    this.#onFailed(error.code);
     this.#outbox.close();
     this.#finish();
     this.#call.emit('error', Object.assign(new Error(error.message), toStatus(error)));

@@ -20,9 +20,11 @@ export class Sessions {
     this.#budget = budget;
   }
 
-  /** Streams that are open. */
-  get size(): number {
-    return this.#open.size;
+  /** How many streams are open. */
+  get streams(): { readonly publish: number; readonly consume: number } {
+    let publish = 0;
+    for (const session of this.#open) if (session instanceof PublishSession) publish++;
+    return { publish, consume: this.#open.size - publish };
   }
 
   /** Offers the broker's service on a gRPC server. */

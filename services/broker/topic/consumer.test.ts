@@ -4,6 +4,7 @@ import type { EntryId, Epoch, LedgerId, MessageIndex, Millis } from '../../lib/i
 import { Gate } from '../../ledger/testing/gate.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
+import { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import type { AckLog, AckSubscription } from './ack-log.ts';
@@ -62,7 +63,7 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
       sink,
       subscription,
       start: 0 as MessageIndex,
-      memory: { deliveredTo: 0 as MessageIndex },
+      memory: { deliveredTo: 0 as MessageIndex, traffic: new Traffic(0) },
       onGone: () => undefined,
     },
   );

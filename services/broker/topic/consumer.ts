@@ -6,6 +6,7 @@ import type { MessageIndex } from '../../lib/ids.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import { backoff, type Random } from '../../runtime/random.ts';
 import type { Position } from '../../wire/frames.ts';
+import type { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import { type DispatchEffect, Dispatcher, type DispatchEvent, type DispatchLimits } from '../protocol/dispatcher.ts';
@@ -50,6 +51,8 @@ const READ_ATTEMPTS: number = 12;
 export interface SubscriptionMemory {
   /** Everything below has been delivered to some consumer, by this owner. */
   deliveredTo: MessageIndex;
+  /** What it was sent and has acknowledged; of a reader, the topic's. */
+  readonly traffic: Traffic;
 }
 
 export class TopicConsumer {
@@ -110,6 +113,13 @@ export class TopicConsumer {
     return this.#dispatcher.nextIndex;
   }
 
+  /** Messages that it was sent and has not acknowledged. */
+  get unacked(): number {
+    const mark = this.#state.markDelete;
+    const sent = this.#dispatcher.nextIndex - mark;
+    return sent <= 0 ? 0 : sent - this.#state.countAcked(mark, sent);
+  }
+
   /** Lets it begin: what it has to say from now on follows the answer to its Subscribe. */
   start(): void {
     this.#step({ type: 'acked' });
@@ -144,7 +154,9 @@ export class TopicConsumer {
       this.#dependencies.clock.nextTurn(() => done(error));
       return;
     }
+    const before = this.#state.acked;
     this.#dependencies.ackLog.acknowledge(subscription, below, ranges, done);
+    this.#memory.traffic.acknowledged(this.#state.acked - before);
     this.#step({ type: 'acked' });
   }
 
@@ -245,6 +257,8 @@ export class TopicConsumer {
     const redeliveries = entry.index < this.#deliveredBefore ? 1 : 0;
     const end = (entry.index + entry.count) as MessageIndex;
     if (end > this.#memory.deliveredTo) this.#memory.deliveredTo = end;
+    const wanted = skip === undefined ? entry.count : entry.count - this.#state.countAcked(entry.index, entry.count);
+    this.#memory.traffic.delivered(wanted, entry.block.length, redeliveries > 0);
     this.#sink.deliver(entry, skip, redeliveries);
   }
 

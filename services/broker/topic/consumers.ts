@@ -4,6 +4,7 @@
 import { MagnetarError } from '../../lib/errors.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { Position, SubscriptionType } from '../../wire/frames.ts';
+import { Traffic } from '../metrics/traffic.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import type { AckSubscription } from './ack-log.ts';
 import { type ConsumerDependencies, type ConsumerSink, type SubscriptionMemory, TopicConsumer } from './consumer.ts';
@@ -32,6 +33,7 @@ interface Holder {
 
 export class Consumers {
   readonly #dependencies: ConsumerDependencies;
+  readonly #traffic: Traffic;
   readonly #makeName: () => string;
   readonly #holders: Map<string, Holder> = new Map();
   readonly #readers: Set<TopicConsumer> = new Set();
@@ -43,8 +45,12 @@ export class Consumers {
   /** Why nobody is let in any more. */
   #closed: MagnetarError | undefined;
 
-  /** @param makeName makes a consumer name that was not used before */
-  constructor(dependencies: ConsumerDependencies, makeName: () => string) {
+  /**
+   * @param traffic the topic's
+   * @param makeName makes a consumer name that was not used before
+   */
+  constructor(dependencies: ConsumerDependencies, traffic: Traffic, makeName: () => string) {
+    this.#traffic = traffic;
     this.#dependencies = dependencies;
     this.#makeName = makeName;
   }
@@ -73,6 +79,13 @@ export class Consumers {
     return this.#attachExclusive(request, name);
   }
 
+  /** What its consumer was sent; `unacked`: messages that it was sent and has not acknowledged, 0 when none is connected. */
+  figures(subscription: AckSubscription): { readonly unacked: number; readonly traffic: Traffic } {
+    const holder = this.#holders.get(subscription.name);
+    const unacked = holder instanceof TopicConsumer ? holder.unacked : 0;
+    return { unacked, traffic: this.#memory(subscription).traffic };
+  }
+
   /** Something was appended: consumers look again, once a turn. */
   wake(): void {
     if (this.#wakeScheduled || this.#connected.size === 0) return;
@@ -99,7 +112,7 @@ export class Consumers {
       this.#readers.delete(gone);
       this.#connected.delete(gone);
     };
-    const memory = { deliveredTo: 0 as MessageIndex };
+    const memory = { deliveredTo: 0 as MessageIndex, traffic: this.#traffic };
     const options = { name, instance, sink, subscription: undefined, start, memory, onGone };
     const reader = new TopicConsumer(this.#dependencies, options);
     this.#readers.add(reader);
@@ -181,7 +194,8 @@ export class Consumers {
   #memory(subscription: AckSubscription): SubscriptionMemory {
     let memory = this.#memories.get(subscription);
     if (memory === undefined) {
-      memory = { deliveredTo: 0 as MessageIndex };
+      const traffic = new Traffic(this.#dependencies.clock.monotonic(), this.#traffic);
+      memory = { deliveredTo: 0 as MessageIndex, traffic };
       this.#memories.set(subscription, memory);
     }
     return memory;

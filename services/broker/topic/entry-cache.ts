@@ -22,7 +22,20 @@ export interface ReadLimits {
   readonly maxBytes: number;
 }
 
+/** What a cache has done since it was made. */
+export interface CacheStats {
+  /** Entries that were read, and bytes of their blocks: from the cache, and past it. */
+  hits: number;
+  hitBytes: number;
+  misses: number;
+  missBytes: number;
+  inserted: number;
+  /** Entries that had to go for newer ones, or with their topic. */
+  evicted: number;
+}
+
 export class EntryCache {
+  readonly stats: CacheStats = { hits: 0, hitBytes: 0, misses: 0, missBytes: 0, inserted: 0, evicted: 0 };
   readonly #maxBytes: number;
   /** Whose entry leaves next; also names entries that have left by `clear`, until they are too many. */
   #order: Deque<TopicCache> = new Deque();
@@ -50,6 +63,7 @@ export class EntryCache {
       add: (slot, entry) => this.#add(slot, entry),
       remove: (entry) => this.#release(entry),
       cleared: (count) => this.#cleared(count),
+      stats: this.stats,
     });
   }
 
@@ -61,6 +75,7 @@ export class EntryCache {
     if (references === 0) this.#bytes += backing.byteLength;
     this.#references.set(backing, references + 1);
     this.#bytes += ENTRY_BYTES;
+    this.stats.inserted++;
     this.#order.push(slot);
     while (this.#bytes > this.#maxBytes && this.#order.length > 1) {
       if (this.#order.shift()?.evict() === false) this.#stale--;
@@ -81,6 +96,7 @@ export class EntryCache {
   }
 
   #release(entry: LogEntry): void {
+    this.stats.evicted++;
     const backing = entry.block.buffer;
     const references = this.#references.get(backing) ?? 0;
     if (references <= 1) {
@@ -101,6 +117,7 @@ interface Account {
   remove(entry: LogEntry): void;
   /** So many entries have left out of their turn. */
   cleared(count: number): void;
+  readonly stats: CacheStats;
 }
 
 /** The newest entries of one topic, without a gap. */
@@ -146,8 +163,16 @@ export class TopicCache {
       bytes += entry.block.length;
       if (found.length > 0 && (bytes > limits.maxBytes || found.length >= limits.maxEntries)) break;
       found.push(entry);
+      this.#account.stats.hitBytes += entry.block.length;
     }
+    this.#account.stats.hits += found.length;
     return found;
+  }
+
+  /** An entry was read past the cache. */
+  missed(bytes: number): void {
+    this.#account.stats.misses++;
+    this.#account.stats.missBytes += bytes;
   }
 
   /** Drops everything. */

@@ -136,6 +136,13 @@ export class LogIndex {
     return this.last?.endIndex ?? this.#floor;
   }
 
+  /** Of all confirmed entries. */
+  get bytes(): number {
+    let bytes = 0;
+    for (const span of this.#spans) bytes += span.bytes;
+    return bytes;
+  }
+
   push(ledger: TopicLedger): LogSpan {
     const span = new LogSpan(ledger);
     this.#spans.push(span);

@@ -48,6 +48,11 @@ export class LogReader {
     this.#topic = options.topic;
   }
 
+  /** Bytes of all entries, each counted once, however many copies there are. */
+  get storedBytes(): number {
+    return this.#index.bytes;
+  }
+
   /** Index of the oldest message that is kept. */
   get oldestIndex(): MessageIndex {
     return this.#index.oldestIndex;
@@ -170,6 +175,7 @@ export class LogReader {
     return stored.map((each) => {
       const entry = toLogEntry(span.ledgerId, each);
       span.note(entry.entryId, entry.index);
+      this.#cache.missed(entry.block.length);
       return entry;
     });
   }

@@ -45,8 +45,8 @@ export interface ManagedLedgerOptions {
   /** Append time of the newest entry. */
   readonly lastAppendTime: Millis;
   readonly limits: LedgerOptions;
-  /** An entry was confirmed; it can be read. */
-  readonly onConfirmed: (entry: LogEntry) => void;
+  /** An entry was confirmed, so many ms after it was appended; it can be read. */
+  readonly onConfirmed: (entry: LogEntry, latencyMs: number) => void;
   /** Nothing can be appended any more: the topic has to be opened again. Called once, after all that was pending has failed. */
   readonly onFailed: (error: MagnetarError) => void;
 }
@@ -65,6 +65,8 @@ interface Pending {
   readonly count: number;
   readonly crc32c: number;
   readonly appendTime: Millis;
+  /** Monotonic time. */
+  readonly appendedAt: number;
   readonly done: AppendDone;
 }
 
@@ -138,6 +140,7 @@ export class ManagedLedger {
       count: data.count,
       crc32c: data.crc32c,
       appendTime,
+      appendedAt: clock.monotonic(),
       done,
     });
     this.#pendingBytes += data.block.length;
@@ -266,7 +269,7 @@ export class ManagedLedger {
     };
     this.#options.cache.push(entry);
     pending.done(undefined, entry);
-    this.#options.onConfirmed(entry);
+    this.#options.onConfirmed(entry, this.#options.clock.monotonic() - pending.appendedAt);
     if (this.#is('rolling') && this.#sent === 0) this.#turnOver();
     this.#wake();
   }

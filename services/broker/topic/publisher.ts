@@ -4,6 +4,7 @@
 import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
 import type { PublishBatch } from '../../wire/frames.ts';
+import type { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import type { DedupBatch, DedupPlace, DedupState } from '../protocol/dedup.ts';
 import { checkName } from '../protocol/topic-name.ts';
@@ -99,6 +100,7 @@ export interface PublisherOptions {
   readonly ownership: Ownership;
   readonly dedup: DedupState;
   readonly log: ManagedLedger;
+  readonly traffic: Traffic;
   readonly maxMessageBytes: number;
   /** A name that no producer of this topic has had. */
   readonly makeName: () => string;
@@ -174,8 +176,12 @@ export class Publisher {
       else pending.attach((_, error) => settle(error === undefined ? overlap : refused(lastSequenceId, error)));
       return false;
     }
-    if (verdict.kind === 'new') this.#append(producer.name, batch.block, checked, settle);
-    else if (verdict.kind === 'stored') settle(stored(lastSequenceId, verdict.batch ?? NOWHERE, true));
+    if (verdict.kind === 'new') {
+      this.#append(producer.name, batch.block, checked, settle);
+      return true;
+    }
+    this.#options.traffic.duplicate();
+    if (verdict.kind === 'stored') settle(stored(lastSequenceId, verdict.batch ?? NOWHERE, true));
     else {
       verdict.token.attach((original, error) => {
         if (error !== undefined) settle(refused(lastSequenceId, error));

@@ -8,6 +8,8 @@ import type { MetadataStore } from '../../metadata/store.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { decodeBlock } from '../../wire/block.ts';
+import type { BrokerStats } from '../metrics/broker-stats.ts';
+import type { Traffic } from '../metrics/traffic.ts';
 import type { BrokerOptions } from '../options.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { DedupState } from '../protocol/dedup.ts';
@@ -31,6 +33,7 @@ export interface TopicDependencies {
   readonly ownership: Ownership;
   readonly cache: EntryCache;
   readonly options: BrokerOptions;
+  readonly stats: BrokerStats;
   /** A number that this broker has not given out before, for names that it makes. */
   readonly nextNumber: () => number;
 }
@@ -49,6 +52,8 @@ export class Topic {
   readonly publisher: Publisher;
   readonly consumers: Consumers;
   readonly reader: LogReader;
+  /** What has gone through it since it was opened. */
+  readonly traffic: Traffic;
   readonly #log: ManagedLedger;
   readonly #ackLog: AckLog;
   readonly #cache: TopicCache;
@@ -65,6 +70,8 @@ export class Topic {
     const topic = name.full;
     this.name = name;
     this.reader = parts.reader;
+    const traffic = dependencies.stats.topic(name);
+    this.traffic = traffic;
     this.#cache = parts.cache;
     this.#ackLog = ackLog;
     this.#dedupWork = dedupWork;
@@ -81,20 +88,32 @@ export class Topic {
       cache: parts.cache,
       lastAppendTime: parts.lastAppendTime,
       limits: options.ledger,
-      onConfirmed: (entry) => this.#onConfirmed(entry),
+      onConfirmed: (entry, latencyMs) => this.#onConfirmed(entry, latencyMs),
       onFailed: (error) => this.fail(error),
     });
     const made = (what: string) => (): string => {
       return `${options.brokerId}-${ownership.epoch}-${what}${dependencies.nextNumber()}`;
     };
     const { maxMessageBytes } = options;
-    this.publisher = new Publisher({ topic, ownership, dedup, log: this.#log, maxMessageBytes, makeName: made('') });
-    this.consumers = new Consumers({ clock, random, topic, ownership, reader: parts.reader, ackLog }, made('c'));
+    const { reader } = parts;
+    const log = this.#log;
+    this.publisher = new Publisher({ topic, ownership, dedup, log, traffic, maxMessageBytes, makeName: made('') });
+    this.consumers = new Consumers({ clock, random, topic, ownership, reader, ackLog }, traffic, made('c'));
   }
 
   /** Why it can no longer be used: it has to be opened again. */
   get failure(): MagnetarError | undefined {
     return this.#failure;
+  }
+
+  /** How far its subscriptions have come. */
+  *subscriptions(): Generator<SubscriptionFigures> {
+    const { oldestIndex, endIndex } = this.reader;
+    for (const subscription of this.#ackLog.subscriptions.values()) {
+      const { name, state } = subscription;
+      const backlog = Math.max(0, endIndex - Math.max(state.markDelete, oldestIndex) - state.ackedAbove);
+      yield { name, backlog, ...this.consumers.figures(subscription) };
+    }
   }
 
   /** Nobody is connected, and nothing is under way. */
@@ -156,7 +175,8 @@ export class Topic {
     }
   }
 
-  #onConfirmed(entry: LogEntry): void {
+  #onConfirmed(entry: LogEntry, latencyMs: number): void {
+    this.traffic.stored(entry.count, entry.block.length, latencyMs);
     const { dedupSnapshotEntries, dedupSnapshotBytes } = this.#options.ledger;
     const work = this.#dedupWork;
     work.entries++;
@@ -168,6 +188,17 @@ export class Topic {
     }
     this.consumers.wake();
   }
+}
+
+/** Numbers of messages. */
+interface SubscriptionFigures {
+  readonly name: string;
+  /** Stored, and not acknowledged. */
+  readonly backlog: number;
+  /** Of these, how many its consumer has been sent. */
+  readonly unacked: number;
+  /** Since this owner has it. */
+  readonly traffic: Traffic;
 }
 
 /** What a new owner would have to replay. */

@@ -43,6 +43,11 @@ export class Topics {
     }
   }
 
+  /** Those that are open. May be walked through over several turns. */
+  *[Symbol.iterator](): Generator<Topic> {
+    for (const { topic } of this.#slots.values()) if (topic !== undefined) yield topic;
+  }
+
   /** Ends every topic at once, as when the ownership is lost. */
   failAll(error: MagnetarError): void {
     for (const slot of this.#slots.values()) slot.topic?.fail(error);
@@ -73,15 +78,26 @@ export class Topics {
       slot.topic = topic;
       topic.onGone(() => {
         // Whoever opens it next waits until this one has let go of its ledgers, as far as that is possible.
-        if (slot.closing === undefined) void this.#close(key, slot);
+        if (slot.closing !== undefined) return;
+        this.#dependencies.stats.topicsFailed++;
+        void this.#close(key, slot);
       });
     }, forget);
     return slot;
   }
 
   async #open(name: TopicName): Promise<Topic> {
-    await requireNamespace(this.#dependencies.store, name.tenant, name.namespace);
-    return openTopic(this.#dependencies, name);
+    const { environment, store, stats } = this.#dependencies;
+    const startedAt = environment.clock.monotonic();
+    try {
+      await requireNamespace(store, name.tenant, name.namespace);
+      const topic = await openTopic(this.#dependencies, name);
+      stats.topicOpening.observe(environment.clock.monotonic() - startedAt);
+      return topic;
+    } catch (error) {
+      stats.topicOpenFailures++;
+      throw error;
+    }
   }
 
   async #close(key: string, slot: Slot): Promise<void> {

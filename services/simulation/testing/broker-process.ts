@@ -3,6 +3,7 @@ import type { BrokerOptions } from '../../broker/options.ts';
 import { defaultBrokerOptions } from '../../broker/options.ts';
 import { acquireOwnership, type Ownership } from '../../broker/ownership/ownership.ts';
 import { parseTopicName } from '../../broker/protocol/topic-name.ts';
+import { BrokerStats } from '../../broker/metrics/broker-stats.ts';
 import { EntryCache } from '../../broker/topic/entry-cache.ts';
 import type { Topic } from '../../broker/topic/topic.ts';
 import { Topics } from '../../broker/topic/topics.ts';
@@ -119,7 +120,8 @@ export class BrokerProcess {
     const cache = new EntryCache(OPTIONS.cacheBytes);
     const nextNumber = (): number => numbers++;
     const options = world.below(2) === 0 ? OPTIONS : { ...OPTIONS, ledger: { ...OPTIONS.ledger, ...LONG_LEDGERS } };
-    const topics = new Topics({ environment, store, ledgers, ownership, cache, options, nextNumber });
+    const stats = new BrokerStats(environment.clock);
+    const topics = new Topics({ environment, store, ledgers, ownership, cache, options, stats, nextNumber });
     void ownership.lost.then(() => topics.failAll(new MagnetarError('NOT_OWNER', 'the lease is lost')));
     return new BrokerProcess(world, { life, ownership, ledgers, topics });
   }

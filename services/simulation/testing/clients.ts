@@ -111,7 +111,7 @@ export class ProducerClient {
   #submit(line: Line | undefined, sent: Sent): void {
     if (line?.open !== true || !line.broker.alive || line.session.gone) return;
     line.waiting.push(sent);
-    line.session.publish(sent.batch);
+    line.session.publish(sent.batch, 0);
   }
 
   #onReceipt(line: Line, result: PublishResult): void {

@@ -232,6 +232,7 @@ class WorldWriter implements LedgerWriter {
 
 /** The ledgers as one owner sees them. Tests replace methods to break guarantees. */
 export class WorldLedgers implements Ledgers {
+  readonly copies = 1;
   readonly #world: AckLogWorld;
   readonly #owner: number;
 
