@@ -464,7 +464,9 @@ export class Receiver implements ConsumeMember {
     this.#forget();
     this.#state = 'ended';
     this.channel.detach(this);
-    this.#opened.reject(this.#refusal ?? new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
+    const reason = this.#failure ?? this.#refusal ?? new MagnetarError('ALREADY_CLOSED', this.#text('is closed'));
+    this.acks.abandon(reason);
+    this.#opened.reject(reason);
     this.#closed.resolve();
   }
 
@@ -486,7 +488,6 @@ export class Receiver implements ConsumeMember {
     this.#opened.reject(error);
     if (this.#deleteSubscription) this.#closed.reject(error); // whoever unsubscribes waits for it
     this.#depart();
-    this.acks.abandon(error);
     if (this.#refusal === undefined) {
       this.#refuse(error);
       this.#onFailed();
