@@ -8,6 +8,7 @@ import { seededRandom } from '../runtime/testing/seeded-random.ts';
 import { testEntry } from './bookie.contract.ts';
 import type { AppendEntry, Bookie } from './bookie.ts';
 import { BookieLane, type Copy, type LaneLimits } from './bookie-lane.ts';
+import { LedgerStats } from './metrics.ts';
 
 /** A bookie that answers when the test says so. */
 class SlowBookie implements Bookie {
@@ -44,14 +45,15 @@ function setUp(limits: Partial<LaneLimits> = {}): {
     fatal: () => {},
   };
   const bookie = new SlowBookie();
-  const lane = new BookieLane(environment, bookie, {
+  const allLimits = {
     appendDeadlineMs: 10_000,
     readDeadlineMs: 5_000,
     laggingBytes: 40,
     inFlightEntries: 3,
     inFlightBytes: 1_000,
     ...limits,
-  });
+  };
+  const lane = new BookieLane(environment, bookie, allLimits, new LedgerStats(clock));
   const outcomes: (ErrorCode | 'stored')[] = [];
   const append = (entry: number): Copy => {
     const copy: Copy = {

@@ -7,6 +7,7 @@ import type { Environment } from '../runtime/environment.ts';
 import { jittered } from '../runtime/random.ts';
 import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from './bookie.ts';
 import { Deadlines } from './deadlines.ts';
+import type { LedgerStats } from './metrics.ts';
 
 /** How long a bookie may take, and how much may wait for it. */
 export interface LaneLimits {
@@ -50,6 +51,7 @@ export class BookieLane {
   readonly bookie: Bookie;
   readonly #environment: Environment;
   readonly #limits: LaneLimits;
+  readonly #stats: LedgerStats;
   readonly #flights = new Map<Copy, Flight>();
   readonly #appendDeadlines: Deadlines<Flight>;
   readonly #readDeadlines: Deadlines<Read>;
@@ -60,7 +62,8 @@ export class BookieLane {
   #head = 0;
   #paused = false;
 
-  constructor(environment: Environment, bookie: Bookie, limits: LaneLimits) {
+  constructor(environment: Environment, bookie: Bookie, limits: LaneLimits, stats: LedgerStats) {
+    this.#stats = stats;
     this.bookie = bookie;
     this.#environment = environment;
     this.#limits = limits;
@@ -86,6 +89,16 @@ export class BookieLane {
 
   get #full(): boolean {
     return this.#laggingBytes >= this.#limits.laggingBytes;
+  }
+
+  /** Copies without an answer. */
+  get pendingEntries(): number {
+    return this.#flights.size;
+  }
+
+  /** Bytes of copies that are owed for entries confirmed without them. */
+  get laggingBytes(): number {
+    return this.#laggingBytes;
   }
 
   append(copy: Copy): void {
@@ -159,7 +172,12 @@ export class BookieLane {
   }
 
   read(request: ReadEntries): Promise<readonly StoredEntry[]> {
-    return this.#bounded(() => this.bookie.read(request));
+    const startedAt = this.#environment.clock.monotonic();
+    return this.#bounded(async () => {
+      const entries = await this.bookie.read(request);
+      this.#stats.readLatency.observe(this.#environment.clock.monotonic() - startedAt);
+      return entries;
+    });
   }
 
   readLac(request: ReadLac): Promise<LacResult> {

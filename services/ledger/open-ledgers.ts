@@ -6,12 +6,14 @@ import type { EntryId, LedgerId } from '../lib/ids.ts';
 import { keys } from '../metadata/keys.ts';
 import type { Compare, KeyValue, MetadataStore, Write } from '../metadata/store.ts';
 import type { Environment } from '../runtime/environment.ts';
+import type { MetricSource } from '../runtime/metrics.ts';
 import { ledgerTombstone } from '../wire/records.ts';
 import type { Bookie, BookieId } from './bookie.ts';
 import { BookieLane, type LaneLimits } from './bookie-lane.ts';
 import { LedgerIds } from './ledger-ids.ts';
 import type { ClosedLedger, LedgerReader, Ledgers, LedgerWriter, Quorum } from './ledgers.ts';
 import { LedgerUpdater } from './metadata-update.ts';
+import { LedgerMetrics, LedgerStats } from './metrics.ts';
 import { checkQuorum } from './protocol/distribution.ts';
 import { chooseEnsemble } from './protocol/ensemble.ts';
 import { type LedgerMetadata, newLedger } from './protocol/ledger-metadata.ts';
@@ -42,13 +44,18 @@ export interface LedgersOptions {
   readonly limits?: Partial<LaneLimits>;
 }
 
+/** Ledgers that tell about themselves. */
+export interface MeasuredLedgers extends Ledgers {
+  readonly metrics: MetricSource;
+}
+
 /** @throws INVALID_ARGUMENT for a quorum that cannot be, or that is larger than the number of bookies */
-export function openLedgers(options: LedgersOptions): Ledgers {
+export function openLedgers(options: LedgersOptions): MeasuredLedgers {
   checkQuorum(options.quorum);
   return new OpenLedgers(options);
 }
 
-class OpenLedgers implements Ledgers {
+class OpenLedgers implements MeasuredLedgers {
   readonly copies: number;
   readonly #environment: Environment;
   readonly #store: MetadataStore;
@@ -57,6 +64,8 @@ class OpenLedgers implements Ledgers {
   readonly #ids: LedgerIds;
   readonly #updater: LedgerUpdater;
   readonly #writers = new Set<Writer>();
+  readonly #stats: LedgerStats;
+  readonly metrics: MetricSource;
   #closed: Promise<void> | undefined;
 
   constructor({ environment, store, bookies, quorum, limits }: LedgersOptions) {
@@ -65,7 +74,10 @@ class OpenLedgers implements Ledgers {
     this.#quorum = quorum;
     this.copies = quorum.writeQuorum;
     const laneLimits = { ...DEFAULT_LIMITS, ...limits };
-    this.#lanes = new Map(bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits)]));
+    const stats = new LedgerStats(environment.clock);
+    this.#lanes = new Map(bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits, stats)]));
+    this.#stats = stats;
+    this.metrics = new LedgerMetrics(stats, this.#lanes, this.#writers);
     if (this.#lanes.size < quorum.ensembleSize || this.#lanes.size < bookies.length) {
       const message = `an ensemble of ${quorum.ensembleSize} needs as many bookies; there are ${this.#lanes.size} different ones`;
       throw new MagnetarError('INVALID_ARGUMENT', message);
@@ -99,7 +111,10 @@ class OpenLedgers implements Ledgers {
         [...compares, taken.compare, { key, modRevision: 0 }],
         [...writes, { put: key, value: encodeMetadata(metadata) }],
       );
-      if (result.committed) return this.#writer(taken.id, metadata);
+      if (result.committed) {
+        this.#stats.created++;
+        return this.#writer(taken.id, metadata);
+      }
       if (!compares.every((compare, at) => holds(compare, result.current[at]))) {
         throw new MagnetarError(
           'METADATA_CONFLICT',
@@ -138,6 +153,7 @@ class OpenLedgers implements Ledgers {
       metadata,
       lane: this.#lane,
       updater: this.#updater,
+      stats: this.#stats,
       ended: (ended) => this.#writers.delete(ended),
     });
     this.#writers.add(writer);
@@ -147,7 +163,16 @@ class OpenLedgers implements Ledgers {
 
   async recover(id: LedgerId): Promise<ClosedLedger> {
     this.#checkOpen();
-    return await recoverLedger({ updater: this.#updater, lane: this.#lane }, id);
+    const { clock } = this.#environment;
+    const startedAt = clock.monotonic();
+    try {
+      const closed = await recoverLedger({ updater: this.#updater, lane: this.#lane }, id);
+      this.#stats.recovery.observe(clock.monotonic() - startedAt);
+      return closed;
+    } catch (error) {
+      this.#stats.recoveryFailures++;
+      throw error;
+    }
   }
 
   async reader(id: LedgerId, upTo: () => EntryId): Promise<LedgerReader> {

@@ -10,6 +10,7 @@ import { entryDigest } from '../wire/digest.ts';
 import type { AppendEntry, BookieId } from './bookie.ts';
 import type { BookieLane, Copy } from './bookie-lane.ts';
 import type { ClosedLedger, LedgerWriter } from './ledgers.ts';
+import type { LedgerStats } from './metrics.ts';
 import type { LedgerUpdater } from './metadata-update.ts';
 import { type AddEffect, type AddEvent, AddTracker, type StopReason } from './protocol/add-tracker.ts';
 import { closeByWriter, type LedgerMetadata, lastFragment } from './protocol/ledger-metadata.ts';
@@ -23,6 +24,7 @@ interface WriterOptions {
   readonly metadata: LedgerMetadata;
   readonly lane: (id: BookieId) => BookieLane | undefined;
   readonly updater: LedgerUpdater;
+  readonly stats: LedgerStats;
   /** Called once, when it takes no more entries. */
   readonly ended: (writer: Writer) => void;
 }
@@ -30,6 +32,8 @@ interface WriterOptions {
 /** An entry that has not been confirmed. */
 interface Pending {
   readonly entry: AppendEntry;
+  /** Monotonic time. */
+  readonly appendedAt: number;
   readonly done: Done;
   readonly copies: { readonly lane: BookieLane; readonly copy: Copy }[];
 }
@@ -96,7 +100,7 @@ export class Writer implements LedgerWriter {
       payload,
       payloadBytes,
     };
-    this.#pending.set(entryId, { entry, done, copies: [] });
+    this.#pending.set(entryId, { entry, appendedAt: this.#options.clock.monotonic(), done, copies: [] });
     this.#pendingBytes += payloadBytes;
     this.#step({ type: 'add' });
     return entryId;
@@ -160,6 +164,8 @@ export class Writer implements LedgerWriter {
     this.#pending.delete(entryId);
     this.#pendingBytes -= pending.entry.payloadBytes;
     this.#confirmedLength = pending.entry.length;
+    const { clock, stats } = this.#options;
+    stats.appendLatency.observe(clock.monotonic() - pending.appendedAt);
     for (const { lane, copy } of pending.copies) lane.confirmed(copy);
     pending.done();
   }
@@ -190,6 +196,7 @@ export class Writer implements LedgerWriter {
 
   #fail(): void {
     const error = this.#failure;
+    if (!hasCode(error, 'LEDGER_CLOSED', 'ALREADY_CLOSED')) this.#options.stats.failed++;
     this.#options.ended(this);
     const pending = [...this.#pending.values()];
     this.#pending.clear();
@@ -212,7 +219,7 @@ export class Writer implements LedgerWriter {
   }
 
   async #close(): Promise<ClosedLedger> {
-    const { id, logger, updater } = this.#options;
+    const { id, logger, updater, stats } = this.#options;
     this.#stop(this.#stopped('closed'), 'close');
     await Promise.resolve(); // called from a callback, confirmations of the same step are still to be told
     // LP-20: nothing is confirmed from here on, so this is the end.
@@ -220,6 +227,8 @@ export class Writer implements LedgerWriter {
     const { holes } = this.#tracker;
     if (holes.length > 0) logger.warn('ledger is closed with missing copies', { ledger: id, holes });
     await updater.update(id, closeByWriter(id, end));
+    stats.closed++;
+    for (const { first, last } of holes) stats.missingCopies += last - first + 1;
     return { ledgerId: id, ...end };
   }
 }

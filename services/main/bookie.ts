@@ -26,7 +26,7 @@ async function start(context: RoleContext, options: BookieOptions): ReturnType<P
   try {
     const bookie = await openBookie({ environment, folder: bookieFolder(0), id: address });
     lifecycle.add('bookie', async () => await bookie.close());
-    const { server, bind } = openGrpcServer(lifecycle);
+    const { server, bind } = openGrpcServer(lifecycle, 'bookie');
     const serverName = `magnetar bookie ${version}`;
     const service = addBookieService(server, bookie, { environment, serverName });
     lifecycle.add('bookie service', async () => {

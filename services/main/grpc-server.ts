@@ -1,6 +1,7 @@
 import type { Server } from '@grpc/grpc-js';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
+import { Connections } from '../wire/connections.ts';
 import { bindWithWideWindows, createServer } from '../wire/server.ts';
 
 /** Until authentication is there, everything is served to this machine alone. */
@@ -10,6 +11,7 @@ const SHUTDOWN_MS = 2_000;
 /** A gRPC server of this process. */
 export interface GrpcServer {
   readonly server: Server;
+  readonly connections: Connections;
   /**
    * Begins to serve what was added, on a port of this machine (0: a free one) or a socket in the file system; resolves with
    * the port. @throws PORT_IN_USE naming the flag
@@ -31,15 +33,17 @@ async function shutDown(server: Server): Promise<void> {
 }
 
 /** Makes a server that closes with the lifecycle: after everything that is added to it later. */
-export function openGrpcServer(lifecycle: Lifecycle): GrpcServer {
+export function openGrpcServer(lifecycle: Lifecycle, of: 'broker' | 'bookie'): GrpcServer {
+  const connections = new Connections(of);
   const server = createServer();
   lifecycle.add('gRPC server', async () => await shutDown(server));
   return {
     server,
+    connections,
     async bind(at) {
-      if (typeof at === 'object') return await bindWithWideWindows(server, `unix:${at.socket}`);
+      if (typeof at === 'object') return await bindWithWideWindows(server, `unix:${at.socket}`, connections);
       try {
-        return await bindWithWideWindows(server, `${HOST}:${at}`);
+        return await bindWithWideWindows(server, `${HOST}:${at}`, connections);
       } catch (error) {
         if (!hasCode(error, 'PORT_IN_USE')) throw error;
         const text = `port ${at} of ${HOST} is in use; name another one with --port`;

@@ -12,6 +12,7 @@ import type { Quorum } from '../ledger/ledgers.ts';
 import { openLedgers } from '../ledger/open-ledgers.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import { openLevelStore } from '../metadata/level.ts';
+import { MeasuredStore } from '../metadata/measured.ts';
 import { ensureDefaults } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
@@ -118,19 +119,20 @@ async function openBroker(
 ): Promise<{ broker: Broker; port: number; bookies: number; metrics: readonly MetricSource[] }> {
   const { environment, lifecycle } = context;
   await requireMetadata(environment.disk, folder);
-  const store = await openLevelStore({ environment, folder: folder.metadataFolder });
+  const level = await openLevelStore({ environment, folder: folder.metadataFolder });
+  const store = new MeasuredStore(level, environment.clock);
   lifecycle.add('metadata store', async () => await store.close());
   const bookies = await openBookies(context, store, folder, options);
   const ledgers = openLedgers({ environment, store, bookies, quorum: standaloneQuorum(bookies.length) });
   lifecycle.add('ledgers', async () => await ledgers.close());
   await ensureDefaults(store, environment.clock.now());
-  const server = openGrpcServer(lifecycle);
+  const server = openGrpcServer(lifecycle, 'broker');
   const serverName = `magnetar ${options.version}`;
   const settings = { ...options.broker, serverName, closeMs: BROKER_CLOSE_MS };
   const broker = await startBroker({ environment, store, ledgers, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
-  const metrics = [broker.metrics];
+  const metrics = [broker.metrics, ledgers.metrics, store, server.connections];
   return { broker, port: await server.bind(options.port), bookies: bookies.length, metrics };
 }
 

@@ -6,6 +6,7 @@ import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
 
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
+import type { Connections } from './connections.ts';
 
 /** The largest gRPC message, in bytes. */
 export const MAX_FRAME_BYTES = 16_777_216;
@@ -80,11 +81,11 @@ interface ServerInternals {
 
 /**
  * Binds a server, in clear text, with HTTP/2 windows of 8 MiB instead of 64 KiB: payloads of 64 KB then travel four times
- * as fast. Resolves with the port.
+ * as fast. Resolves with the port. `connections` counts who connects.
  *
  * @throws MagnetarError PORT_IN_USE; INVALID_ARGUMENT for an address that this machine does not have.
  */
-export async function bindWithWideWindows(server: Server, address: string): Promise<number> {
+export async function bindWithWideWindows(server: Server, address: string, connections?: Connections): Promise<number> {
   const { commonServerOptions, http2Servers } = server as unknown as Partial<ServerInternals>;
   assert(
     typeof commonServerOptions === 'object' && typeof http2Servers?.keys === 'function',
@@ -102,7 +103,10 @@ export async function bindWithWideWindows(server: Server, address: string): Prom
     });
   });
   for (const http2Server of http2Servers.keys()) {
-    http2Server.on('session', (session: ServerHttp2Session) => session.setLocalWindowSize(WINDOW_BYTES));
+    http2Server.on('session', (session: ServerHttp2Session) => {
+      session.setLocalWindowSize(WINDOW_BYTES);
+      connections?.add(session);
+    });
   }
   return port;
 }
