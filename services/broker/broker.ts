@@ -12,6 +12,7 @@ import { delay } from '../runtime/clock.ts';
 import type { Environment } from '../runtime/environment.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
 import { backoff } from '../runtime/random.ts';
+import { Administration } from './administration.ts';
 import { type BrokerOptions, checkBrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
 import { BrokerMetrics, type Observed } from './metrics/broker-metrics.ts';
 import { BrokerStats } from './metrics/broker-stats.ts';
@@ -28,6 +29,8 @@ export interface Broker {
   readonly ready: boolean;
   /** What it tells about itself, also after `close`. */
   readonly metrics: MetricSource;
+  /** What administrators can ask of it. */
+  readonly administration: Administration;
   /** Ends at once and for good: every stream fails with this error, now and later. It is still to be closed. */
   fail(error: MagnetarError): void;
   /**
@@ -52,6 +55,7 @@ const REGISTER_FIRST_MS: number = 100;
 const REGISTER_HIGHEST_MS: number = 5_000;
 
 class RunningBroker implements Broker {
+  readonly administration: Administration;
   readonly #dependencies: BrokerDependencies;
   readonly #options: BrokerOptions;
   readonly metrics: MetricSource;
@@ -79,6 +83,9 @@ class RunningBroker implements Broker {
     const budget = new ByteBudget({ totalBytes, reserves: { publish: 0 }, waiters: 100_000 });
     this.#sessions = new Sessions(shared, budget);
     this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());
+    const { store } = dependencies;
+    const { cluster } = options;
+    this.administration = new Administration({ store, clock, topics, isReady: () => this.ready, cluster });
     this.#keeping = this.#keepOwnership();
   }
 

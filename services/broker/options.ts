@@ -6,6 +6,8 @@ import type { AckLogLimits } from './topic/ack-log.ts';
 export interface BrokerOptions {
   /** Names the broker in the metadata (`brokers/<id>`) and in the producer names that it makes. */
   readonly brokerId: string;
+  /** The name of the cluster that it is of. */
+  readonly cluster: string;
   /** Free text for ServerHello: name and version. */
   readonly serverName: string;
   /** The largest payload of one message, in bytes. */
@@ -81,6 +83,7 @@ export const defaultLedgerOptions: LedgerOptions = {
 
 export const defaultBrokerOptions: BrokerOptions = {
   brokerId: 'broker-0',
+  cluster: 'standalone',
   serverName: 'magnetar',
   maxMessageBytes: 5_242_880,
   leaseTtlMs: 10_000,

@@ -65,7 +65,7 @@ describe('a seek that comes to nothing', () => {
     await came;
     expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
     const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
-    const answer = { consumer: 1, seekId: 1, error, nextIndex: 0 as MessageIndex };
+    const answer = { consumer: 1, seekId: 1, error, nextIndex: 0 as MessageIndex, moves: 0 };
     for (const stream of broker.consumeStreams) stream.send({ seeksDone: [answer] });
     expect((await seeking).code).toBe('POSITION_NOT_FOUND');
     expect(await take(consumer, 4)).toEqual(['m2', 'm3', 'm4', 'm5']);
@@ -94,6 +94,36 @@ describe('a seek that comes to nothing', () => {
     expect((await seeking).code).toBe('DEADLINE_EXCEEDED');
     await broker.restart();
     expect(await take(consumer, 3)).toEqual(['m1', 'm2', 'm3']);
+  });
+});
+
+describe('a subscription that somebody else has moved', () => {
+  test('while the consumer was away begins anew there, also with what the app had been given', async () => {
+    await publish(numbered(4));
+    const consumer = await subscribe();
+    expect(await take(consumer, 4)).toEqual(numbered(4));
+    broker.crash();
+    broker.topic('t').moves.set('s', 1);
+    await broker.listen();
+    expect(await take(consumer, 4)).toEqual(numbered(4));
+  });
+
+  test('sabotage: a broker that does not count moves leaves out what the app had been given', async () => {
+    await publish(numbered(4));
+    const consumer = await subscribe();
+    expect(await take(consumer, 3)).toEqual(['m0', 'm1', 'm2']);
+    await broker.restart();
+    expect(await take(consumer, 1)).toEqual(['m3']);
+  });
+
+  test('its own seeks count, too: nothing is given twice after the next lost connection', async () => {
+    await publish(numbered(4));
+    const consumer = await subscribe();
+    expect(await take(consumer, 3)).toEqual(['m0', 'm1', 'm2']);
+    await consumer.seek('earliest');
+    expect(await take(consumer, 3)).toEqual(['m0', 'm1', 'm2']);
+    await broker.restart();
+    expect(await take(consumer, 1)).toEqual(['m3']);
   });
 });
 

@@ -208,7 +208,7 @@ export class ProducerSession implements PublishMember {
   /** A batch was not stored; unless it is the only one, those behind it are refused, too. */
   #refused(batch: Batch | undefined, wire: WireError): void {
     const error = fromWireError(wire);
-    if (error.fencing) {
+    if (error.fencing || error.code === 'TOPIC_NOT_FOUND') {
       this.fail(error);
       return;
     }

@@ -87,6 +87,8 @@ export class Receiver implements ConsumeMember {
   #seeksUnderWay = 0;
   /** The answer to a seek was lost: what the app has been given may be wanted once more. */
   #mayHaveMoved = false;
+  /** How often the subscription was moved, as the broker has said last. With another number, somebody else has moved it. */
+  #moves = 0;
   /** The entry that came damaged: it is fetched once again. */
   #damaged = '';
 
@@ -200,7 +202,8 @@ export class Receiver implements ConsumeMember {
     this.#state = 'open';
     this.#lastError = undefined;
     this.#openSince = this.channel.environment.clock.monotonic();
-    if (!this.#granted || this.#mayHaveMoved) this.queue.beginAt(answer.nextIndex);
+    if (!this.#granted || this.#mayHaveMoved || answer.moves !== this.#moves) this.queue.beginAt(answer.nextIndex);
+    this.#moves = answer.moves;
     this.#mayHaveMoved = false;
     this.#granted = true;
     this.#opened.resolve(answer.name);
@@ -398,6 +401,7 @@ export class Receiver implements ConsumeMember {
     }
     // Also when nobody waits for it any more: the position has moved.
     this.queue.beginAt(answer.nextIndex);
+    this.#moves = answer.moves;
     this.#freeMessages = 0;
     this.#freeBytes = 0;
     this.#flow(this.config.queueMessages, this.config.queueBytes);

@@ -41,11 +41,13 @@ export type ErrorCode =
   | 'SUBSCRIPTION_NOT_FOUND'
   | 'POSITION_NOT_FOUND'
   | 'ALREADY_EXISTS'
+  | 'NOT_EMPTY'
   | 'ALREADY_CLOSED'
   | 'UNSUPPORTED'
   | 'CREDIT_EXCEEDED'
   | 'PRODUCER_BUSY'
   | 'CONSUMER_BUSY'
+  | 'TOPIC_BUSY'
   | 'PRODUCER_FENCED'
   | 'CONSUMER_FENCED'
   | 'SEQUENCE_OVERLAP'
@@ -89,12 +91,14 @@ export const errorTable: Readonly<Record<ErrorCode, ErrorTraits>> = {
   SUBSCRIPTION_NOT_FOUND: traits(NOT_FOUND, 'final'),
   POSITION_NOT_FOUND: traits(NOT_FOUND, 'final'),
   ALREADY_EXISTS: traits(ALREADY_EXISTS, 'final'),
+  NOT_EMPTY: traits(FAILED_PRECONDITION, 'final'),
   ALREADY_CLOSED: traits(FAILED_PRECONDITION, 'final'),
   UNSUPPORTED: traits(UNIMPLEMENTED, 'final'),
   CREDIT_EXCEEDED: traits(RESOURCE_EXHAUSTED, 'final'),
   // Producers and consumers.
   PRODUCER_BUSY: traits(FAILED_PRECONDITION, 'retryable'),
   CONSUMER_BUSY: traits(FAILED_PRECONDITION, 'retryable'),
+  TOPIC_BUSY: traits(FAILED_PRECONDITION, 'retryable'),
   PRODUCER_FENCED: traits(FAILED_PRECONDITION, 'fencing'),
   CONSUMER_FENCED: traits(FAILED_PRECONDITION, 'fencing'),
   SEQUENCE_OVERLAP: traits(FAILED_PRECONDITION, 'final'),

@@ -8,6 +8,8 @@ const CLOSE_MS = 2_000;
 /** How long a client may take to send a request. */
 const REQUEST_MS = 30_000;
 const MAX_CONNECTIONS = 1_024;
+/** A name of 255 characters, each of them percent-encoded UTF-8, fits into a path. */
+const MAX_PARAMETER_CHARACTERS = 4_096;
 
 /** What a process tells about itself. */
 export interface About {
@@ -64,7 +66,7 @@ async function shutDown(server: Server): Promise<void> {
 
 async function buildApp({ plugins, logger }: HttpOptions): Promise<FastifyInstance> {
   const { fastify } = await import('fastify');
-  const app = fastify({ logger: false });
+  const app = fastify({ logger: false, routerOptions: { maxParamLength: MAX_PARAMETER_CHARACTERS } });
   app.setNotFoundHandler(async (request, reply) => {
     await reply.code(404).send({ code: 'NOT_FOUND', message: `there is nothing at ${request.method} ${request.url}` });
   });

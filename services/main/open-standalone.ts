@@ -3,6 +3,7 @@
  * side. It knows nothing of the process that it is in: no environment variables, signals, output or exit.
  */
 import path from 'node:path';
+import type { FastifyPluginAsync } from 'fastify';
 import { openBookie } from '../bookie/bookie.ts';
 import { type Broker, type BrokerSettings, startBroker } from '../broker/broker.ts';
 import type { Bookie } from '../ledger/bookie.ts';
@@ -21,7 +22,7 @@ import { type DataFolder, folderError, openDataFolder, requireMetadata } from '.
 import { openGrpcServer } from './grpc-server.ts';
 import type { RoleContext } from './role-context.ts';
 
-/** The name of the cluster, as a label of its metrics. */
+/** The name of the cluster: for administrators, and as a label of its metrics. */
 const CLUSTER = 'standalone';
 const MOST_COPIES = 3;
 const LOCAL_BOOKIE = /^local-(\d+)$/;
@@ -128,7 +129,7 @@ async function openBroker(
   await ensureDefaults(store, environment.clock.now());
   const server = openGrpcServer(lifecycle, 'broker');
   const serverName = `magnetar ${options.version}`;
-  const settings = { ...options.broker, serverName, closeMs: BROKER_CLOSE_MS };
+  const settings = { ...options.broker, cluster: CLUSTER, serverName, closeMs: BROKER_CLOSE_MS };
   const broker = await startBroker({ environment, store, ledgers, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
@@ -162,7 +163,12 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
   const common = labelText({ cluster: CLUSTER });
   const endpoint = metricsEndpoint({ clock, sources: metrics, about, common });
   lifecycle.add('metrics', async () => await Promise.resolve(endpoint.close()));
-  const plugins = [endpoint.plugin];
+  const { administration } = broker;
+  const admin: FastifyPluginAsync = async (app) => {
+    const { adminPlugin } = await import('../admin/plugin.ts');
+    await app.register(adminPlugin({ administration, logger, version: options.version }));
+  };
+  const plugins = [endpoint.plugin, admin];
   const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins });
   lifecycle.add('HTTP server', async () => await http.close());
   return { ...serving, httpPort: http.port };

@@ -25,6 +25,10 @@ export const keys = {
   /** One immutable chunk of a topic's older ledgers; `chunk` counts from 0. */
   topicChunk: (tenant: string, namespace: string, local: string, chunk: number): string =>
     `topics-chunks/${tenant}/${namespace}/${local}/${chunk}`,
+  /** What is left of a topic that was deleted. */
+  topicDeleting: (tenant: string, namespace: string, local: string): string =>
+    `topics-deleting/${tenant}/${namespace}/${local}`,
+  topicsDeleting: 'topics-deleting/',
   ledger: (id: LedgerId): string => `ledgers/${digits(id)}`,
   ledgers: 'ledgers/',
   /** The tombstone of a deleted ledger. */

@@ -83,8 +83,8 @@ const responses: fc.Arbitrary<ConsumeResponse> = fc.record(
     hello: serverHellos,
     subscribed: fc.array(
       fc.record(
-        { consumer: uint32, error: errors, name: text, nextIndex: indexes, endIndex: indexes },
-        { requiredKeys: ['consumer', 'name', 'nextIndex', 'endIndex'] },
+        { consumer: uint32, error: errors, name: text, nextIndex: indexes, endIndex: indexes, moves: safe },
+        { requiredKeys: ['consumer', 'name', 'nextIndex', 'endIndex', 'moves'] },
       ),
       { maxLength: 3 },
     ),
@@ -109,8 +109,8 @@ const responses: fc.Arbitrary<ConsumeResponse> = fc.record(
     ),
     seeksDone: fc.array(
       fc.record(
-        { consumer: uint32, seekId: safe, error: errors, nextIndex: indexes },
-        { requiredKeys: ['consumer', 'seekId', 'nextIndex'] },
+        { consumer: uint32, seekId: safe, error: errors, nextIndex: indexes, moves: safe },
+        { requiredKeys: ['consumer', 'seekId', 'nextIndex', 'moves'] },
       ),
       { maxLength: 3 },
     ),

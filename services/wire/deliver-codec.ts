@@ -90,10 +90,11 @@ function writeSubscribed(writer: ProtoWriter, subscribed: Subscribed): void {
   putString(writer, 3, subscribed.name);
   putInteger(writer, 4, subscribed.nextIndex);
   putInteger(writer, 5, subscribed.endIndex);
+  putInteger(writer, 6, subscribed.moves);
 }
 
 function readSubscribed(reader: ProtoReader): Subscribed {
-  let [consumer, name, nextIndex, endIndex] = [0, '', 0 as MessageIndex, 0 as MessageIndex];
+  let [consumer, name, nextIndex, endIndex, moves] = [0, '', 0 as MessageIndex, 0 as MessageIndex, 0];
   let error: WireError | undefined;
   while (reader.next()) {
     if (reader.field === 1) consumer = uint32(reader);
@@ -101,9 +102,10 @@ function readSubscribed(reader: ProtoReader): Subscribed {
     else if (reader.field === 3) name = reader.string();
     else if (reader.field === 4) nextIndex = readIndex(reader);
     else if (reader.field === 5) endIndex = readIndex(reader);
+    else if (reader.field === 6) moves = reader.varint();
     else reader.skip();
   }
-  const subscribed = { consumer, name, nextIndex, endIndex };
+  const subscribed = { consumer, name, nextIndex, endIndex, moves };
   return error === undefined ? subscribed : { ...subscribed, error };
 }
 
@@ -187,19 +189,21 @@ function writeSeekDone(writer: ProtoWriter, done: SeekDone): void {
   putInteger(writer, 2, done.seekId);
   putOptional(writer, 3, done.error, writeError);
   putInteger(writer, 4, done.nextIndex);
+  putInteger(writer, 5, done.moves);
 }
 
 function readSeekDone(reader: ProtoReader): SeekDone {
-  let [consumer, seekId, nextIndex] = [0, 0, 0 as MessageIndex];
+  let [consumer, seekId, nextIndex, moves] = [0, 0, 0 as MessageIndex, 0];
   let error: WireError | undefined;
   while (reader.next()) {
     if (reader.field === 1) consumer = uint32(reader);
     else if (reader.field === 2) seekId = reader.varint();
     else if (reader.field === 3) error = readError(reader.message());
     else if (reader.field === 4) nextIndex = readIndex(reader);
+    else if (reader.field === 5) moves = reader.varint();
     else reader.skip();
   }
-  const done = { consumer, seekId, nextIndex };
+  const done = { consumer, seekId, nextIndex, moves };
   return error === undefined ? done : { ...done, error };
 }
 

@@ -162,6 +162,7 @@ export interface Subscribed {
   readonly name: string;
   readonly nextIndex: MessageIndex;
   readonly endIndex: MessageIndex;
+  readonly moves: number;
 }
 
 export interface Delivery {
@@ -193,6 +194,7 @@ export interface SeekDone {
   readonly seekId: number;
   readonly error?: WireError;
   readonly nextIndex: MessageIndex;
+  readonly moves: number;
 }
 
 export interface ConsumerClosed {

@@ -48,7 +48,7 @@ const topicLedgers = fc.array(
   { maxLength: 3 },
 );
 
-const subscriptions = fc.record({ subscription: safe, name: text, markDelete: indexes, createdAt: times });
+const subscriptions = fc.record({ subscription: safe, name: text, markDelete: indexes, createdAt: times, moves: safe });
 const dedupProducers = fc.record({
   name: text,
   batches: fc.array(
@@ -123,8 +123,12 @@ function recordSuite<T>(name: string, codec: RecordCodec<T>, values: fc.Arbitrar
   });
 }
 
-recordSuite('TenantRecord', tenantRecord, fc.record({ createdAt: times }));
-recordSuite('NamespaceRecord', namespaceRecord, fc.record({ createdAt: times }));
+recordSuite(
+  'TenantRecord',
+  tenantRecord,
+  fc.record({ createdAt: times, adminRoles: fc.array(text), allowedClusters: fc.array(text) }),
+);
+recordSuite('NamespaceRecord', namespaceRecord, fc.record({ createdAt: times, deleting: fc.boolean() }));
 recordSuite(
   'LedgerRecord',
   ledgerRecord,

@@ -40,10 +40,15 @@ const FORMAT = 1;
 
 export interface TenantRecord {
   readonly createdAt: Millis;
+  readonly adminRoles: readonly string[];
+  /** Empty: this cluster. */
+  readonly allowedClusters: readonly string[];
 }
 
 export interface NamespaceRecord {
   readonly createdAt: Millis;
+  /** No topic is made in it any more. */
+  readonly deleting: boolean;
 }
 
 type LedgerState = 'open' | 'inRecovery' | 'closed';
@@ -113,11 +118,13 @@ export interface TopicLedgerChunk {
 }
 
 /** A subscription, as it was made or as a snapshot page tells. */
-interface SubscriptionCreated {
+export interface SubscriptionCreated {
   readonly subscription: number;
   readonly name: string;
   readonly markDelete: MessageIndex;
   readonly createdAt: Millis;
+  /** How often it was moved since. */
+  readonly moves: number;
 }
 
 interface DedupBatch {
@@ -247,15 +254,23 @@ function ledgerState(value: LedgerRecord__Output['state']): LedgerState {
 export const tenantRecord: RecordCodec<TenantRecord> = recordCodec(
   'TenantRecord',
   protos['magnetar.internal.v1.TenantRecord'],
-  (value: TenantRecord) => value,
-  (message) => ({ createdAt: safe(message.createdAt) as Millis }),
+  (value: TenantRecord) => ({
+    ...value,
+    adminRoles: [...value.adminRoles],
+    allowedClusters: [...value.allowedClusters],
+  }),
+  (message) => ({
+    createdAt: safe(message.createdAt) as Millis,
+    adminRoles: message.adminRoles,
+    allowedClusters: message.allowedClusters,
+  }),
 );
 
 export const namespaceRecord: RecordCodec<NamespaceRecord> = recordCodec(
   'NamespaceRecord',
   protos['magnetar.internal.v1.NamespaceRecord'],
   (value: NamespaceRecord) => value,
-  (message) => ({ createdAt: safe(message.createdAt) as Millis }),
+  (message) => ({ createdAt: safe(message.createdAt) as Millis, deleting: message.deleting }),
 );
 
 export const ledgerRecord: RecordCodec<LedgerRecord> = recordCodec(
@@ -405,6 +420,7 @@ function subscriptionFromProto(message: SubscriptionCreated__Output): Subscripti
     name: message.name,
     markDelete: safe(message.markDelete) as MessageIndex,
     createdAt: safe(message.createdAt) as Millis,
+    moves: safe(message.moves),
   };
 }
 

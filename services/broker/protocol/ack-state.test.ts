@@ -95,11 +95,15 @@ describe('AckState', () => {
           for (let from = at(0); from < Number.MAX_SAFE_INTEGER; ) {
             const page = state.page(from, maxRuns);
             expect(page.runs.length).toBeLessThanOrEqual(2 * maxRuns);
-            copy.replace(state.markDelete, page);
+            copy.replace(state.markDelete, state.moves, page);
             from = page.to;
           }
           expect(acked(copy)).toEqual(acked(state));
-          expect([copy.markDelete, copy.ackedAbove]).toEqual([state.markDelete, state.ackedAbove]);
+          expect([copy.markDelete, copy.ackedAbove, copy.moves]).toEqual([
+            state.markDelete,
+            state.ackedAbove,
+            state.moves,
+          ]);
         },
       ),
       { numRuns: 200 },
@@ -134,7 +138,7 @@ describe('AckState', () => {
   test('malformed pages are refused', () => {
     for (const runs of [[0], [0, 0], [5, 6], [-1, 3]]) {
       const page = { from: at(0), to: at(10), runs };
-      expect(() => new AckState(at(0)).replace(at(0), page)).toThrow(/page of acknowledgments \[0, 10\)/);
+      expect(() => new AckState(at(0)).replace(at(0), 0, page)).toThrow(/page of acknowledgments \[0, 10\)/);
     }
   });
 });

@@ -49,9 +49,17 @@ export class AckState {
   #markDelete: MessageIndex;
   /** Single messages above `#markDelete`, which itself is never in it. */
   readonly #above = new IndexSet();
+  #moves: number;
 
-  constructor(markDelete: MessageIndex) {
+  /** @param moves how often it was moved before */
+  constructor(markDelete: MessageIndex, moves = 0) {
     this.#markDelete = markDelete;
+    this.#moves = moves;
+  }
+
+  /** How often it was moved. */
+  get moves(): number {
+    return this.#moves;
   }
 
   /** Everything below is acknowledged, this message is not. */
@@ -148,6 +156,20 @@ export class AckState {
   reset(to: MessageIndex): void {
     this.#markDelete = to;
     this.#above.clear();
+    this.#moves++;
+  }
+
+  /** The index behind the next `count` messages that are not acknowledged, `end` at most. */
+  behindUnacked(count: number, end: MessageIndex): MessageIndex {
+    const mark = this.#markDelete;
+    const unackedBelow = (index: number): number => index - mark - this.#above.countIn(mark, index);
+    let [low, high] = [mark as number, Math.max(mark, end)];
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (unackedBelow(middle) >= count) high = middle;
+      else low = middle + 1;
+    }
+    return low as MessageIndex;
   }
 
   /** The part of the state from `from` on that has at most `maxRuns` runs. The last part reaches to 2^53-1. */
@@ -163,12 +185,14 @@ export class AckState {
   }
 
   /**
-   * Puts a page in the place of what is known of its part, with the mark-delete index of the time when it was taken.
+   * Puts a page in the place of what is known of its part, with the mark-delete index and the number of moves of the time
+   * when it was taken.
    *
    * @throws INVALID_ARGUMENT when the page is malformed.
    */
-  replace(markDelete: MessageIndex, page: AckPage): void {
+  replace(markDelete: MessageIndex, moves: number, page: AckPage): void {
     const { from, to, runs } = page;
+    this.#moves = moves;
     this.#above.remove(from, to);
     let at: number = from;
     for (let i = 0; i < runs.length; i += 2) {

@@ -124,7 +124,7 @@ export class ConsumeSession {
         });
       },
       ackDone: () => this.#ackDone(),
-      seekDone: (seekId, result) => this.#seekDone(number, seekId, result),
+      seekDone: (seekId, result, moves) => this.#seekDone(number, { seekId, result, moves }),
       closed: (error) => this.#closed(number, error),
     });
     this.#consumers.set(number, session);
@@ -157,6 +157,7 @@ export class ConsumeSession {
           name: consumer.name,
           nextIndex: consumer.nextIndex,
           endIndex: topic.reader.endIndex,
+          moves: consumer.moves,
         },
       });
       session.opened(consumer);
@@ -172,7 +173,7 @@ export class ConsumeSession {
   #refuse(number: number, error: MagnetarError): void {
     this.#dependencies.stats.errors.add('subscribe', error.code);
     this.#markEnded(number);
-    const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex };
+    const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
     this.#stream.push({ kind: 'subscribed', subscribed: { consumer: number, error: toWireError(error), ...nowhere } });
   }
 
@@ -273,8 +274,11 @@ export class ConsumeSession {
     return back;
   }
 
-  #seekDone(number: number, seekId: number, result: MessageIndex | MagnetarError): void {
-    const base = { consumer: number, seekId };
+  #seekDone(
+    number: number,
+    { seekId, result, moves }: { seekId: number; result: MessageIndex | MagnetarError; moves: number },
+  ): void {
+    const base = { consumer: number, seekId, moves };
     if (result instanceof MagnetarError) this.#dependencies.stats.errors.add('seek', result.code);
     this.#stream.push({
       kind: 'seekDone',

@@ -14,7 +14,8 @@ export interface ConsumerEvents {
   ackReceipt(ackId: number, error: MagnetarError | undefined): void;
   /** An Ack is over: its credit is free again. */
   ackDone(): void;
-  seekDone(seekId: number, result: MessageIndex | MagnetarError): void;
+  /** `moves`: how often the subscription was moved so far. */
+  seekDone(seekId: number, result: MessageIndex | MagnetarError, moves: number): void;
   /** It is closed as the client asked, or because of an error. Nothing comes after this. */
   closed(error: MagnetarError | undefined): void;
 }
@@ -103,14 +104,14 @@ export class ConsumerSession {
         'QUEUE_FULL',
         `${SEEKS} seeks of one consumer are under way, which is the most that may`,
       );
-      this.#events.seekDone(seekId, error);
+      this.#events.seekDone(seekId, error, 0);
       return;
     }
     this.#seeksUnderWay++;
     this.#do((consumer) => {
       const answer = (result: MessageIndex | MagnetarError): void => {
         this.#seeksUnderWay--;
-        if (!this.#gone) this.#events.seekDone(seekId, result);
+        if (!this.#gone) this.#events.seekDone(seekId, result, consumer.moves);
         this.#closeWhenDone();
       };
       consumer.seek(to).then(answer, (error: unknown) => answer(toMagnetarError(error)));

@@ -68,6 +68,7 @@ export class AckLedgers {
     try {
       await writer.close();
     } catch (error) {
+      if (hasCode(error, 'NO_SUCH_LEDGER')) return; // the topic was deleted
       this.#warn('a ledger of the ack log could not be closed', writer.ledgerId, error);
     }
   }

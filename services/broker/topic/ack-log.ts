@@ -172,7 +172,7 @@ class Log implements AckLog {
     await this.#durable((done) => {
       this.#highestNumber = number;
       this.#add(subscription);
-      const record = { type: 'created', subscription: number, name, markDelete, createdAt } as const;
+      const record = { type: 'created', subscription: number, name, markDelete, createdAt, moves: 0 } as const;
       this.#submit(record, RECORD_BYTES + 4 * name.length, done, number);
     });
     return subscription;

@@ -8,7 +8,7 @@
 import type { Ledgers } from '../../ledger/ledgers.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type MessageIndex, type Millis, NO_ENTRY } from '../../lib/ids.ts';
-import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
+import { type AckLogRecord, ackLogEntry, type SubscriptionCreated } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import type { DedupProducer } from '../protocol/dedup.ts';
 
@@ -56,7 +56,7 @@ class Sum {
   apply(record: AckLogRecord): void {
     switch (record.type) {
       case 'created':
-        this.#add(record.subscription, record.name, record.createdAt, record.markDelete);
+        this.#add(record);
         break;
       case 'deleted':
         this.subscriptions.delete(record.subscription);
@@ -69,9 +69,9 @@ class Sum {
         this.#known(record.subscription)?.reset(record.markDelete);
         break;
       case 'page': {
-        const { subscription: number, name, createdAt, markDelete } = record.subscription;
-        const known = this.subscriptions.get(number) ?? this.#add(number, name, createdAt, markDelete);
-        known.state.replace(markDelete, { from: record.fromIndex, to: record.toIndex, runs: record.runs });
+        const { subscription: number, markDelete, moves } = record.subscription;
+        const known = this.subscriptions.get(number) ?? this.#add(record.subscription);
+        known.state.replace(markDelete, moves, { from: record.fromIndex, to: record.toIndex, runs: record.runs });
         break;
       }
       case 'dedup':
@@ -84,8 +84,8 @@ class Sum {
     }
   }
 
-  #add(number: number, name: string, createdAt: Millis, markDelete: MessageIndex): AckSubscription {
-    const subscription = { number, name, createdAt, state: new AckState(markDelete) };
+  #add({ subscription: number, name, createdAt, markDelete, moves }: SubscriptionCreated): AckSubscription {
+    const subscription = { number, name, createdAt, state: new AckState(markDelete, moves) };
     this.subscriptions.set(number, subscription);
     this.highest = Math.max(this.highest, number);
     return subscription;

@@ -81,7 +81,7 @@ export class AckSnapshot {
       yield {
         record: {
           type: 'page',
-          subscription: { subscription: number, name, markDelete: state.markDelete, createdAt },
+          subscription: { subscription: number, name, markDelete: state.markDelete, createdAt, moves: state.moves },
           fromIndex: page.from,
           toIndex: page.to,
           runs: page.runs,

@@ -120,6 +120,11 @@ export class TopicConsumer {
     return sent <= 0 ? 0 : sent - this.#state.countAcked(mark, sent);
   }
 
+  /** How often its subscription was moved; a reader has none. */
+  get moves(): number {
+    return this.#subscription?.state.moves ?? 0;
+  }
+
   /** Lets it begin: what it has to say from now on follows the answer to its Subscribe. */
   start(): void {
     this.#step({ type: 'acked' });
@@ -136,6 +141,11 @@ export class TopicConsumer {
     this.#heldCaughtUp = undefined;
     if (held !== undefined) this.#sink.caughtUp(held);
     this.#step({ type: 'flow', messages, bytes });
+  }
+
+  /** Somebody else has acknowledged messages of its subscription. */
+  acknowledgedElsewhere(): void {
+    this.#step({ type: 'acked' });
   }
 
   /** The topic's end, or what is acknowledged, has moved. */

@@ -96,6 +96,25 @@ export class Consumers {
     });
   }
 
+  /** The name of the consumer that holds a subscription, or is about to. */
+  connectedTo(subscription: string): string | undefined {
+    return this.#holders.get(subscription)?.name;
+  }
+
+  /** Ends the consumer that holds a subscription, if there is one; what comes next is delivered for the first time. */
+  disconnect(subscription: string, error: MagnetarError): void {
+    this.#holders.get(subscription)?.end(error);
+    const known = this.#dependencies.ackLog.subscriptions.get(subscription);
+    const memory = known && this.#memories.get(known);
+    if (memory !== undefined) memory.deliveredTo = 0 as MessageIndex;
+  }
+
+  /** Messages of a subscription were acknowledged by somebody else than its consumer. */
+  acknowledgedElsewhere(subscription: string): void {
+    const holder = this.#holders.get(subscription);
+    if (holder instanceof TopicConsumer) holder.acknowledgedElsewhere();
+  }
+
   /** Ends every consumer, and lets no more in. */
   closeAll(error: MagnetarError): void {
     this.#closed ??= error;
@@ -105,7 +124,7 @@ export class Consumers {
 
   async #attachReader(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
     this.#comingReaders++;
-    const start = await this.#start(request).finally(() => this.#comingReaders--);
+    const start = await this.#position(request).finally(() => this.#comingReaders--);
     if (this.#closed !== undefined) throw this.#closed; // meanwhile
     const { instance, sink } = request;
     const onGone = (gone: TopicConsumer): void => {
@@ -132,23 +151,27 @@ export class Consumers {
         if (this.#holders.get(key) === reservation) this.#holders.delete(key);
       },
     };
+    const check = (): void => {
+      if (ended !== undefined) throw ended;
+    };
     this.#displace(key, instance);
     this.#holders.set(key, reservation);
     try {
-      const subscription = await this.#subscription(request);
-      if (ended !== undefined) throw ended;
+      const start = await this.#start(request);
+      check(); // nothing is made for somebody who was sent away
+      const subscription = await this.#dependencies.ackLog.create(key, start);
+      check();
       const onGone = (gone: TopicConsumer): void => {
         if (this.#holders.get(key) === gone) this.#holders.delete(key);
         this.#connected.delete(gone);
       };
-      const start = subscription.state.markDelete;
       const memory = this.#memory(subscription);
       const consumer = new TopicConsumer(this.#dependencies, {
         name,
         instance,
         sink,
         subscription,
-        start,
+        start: subscription.state.markDelete,
         memory,
         onGone,
       });
@@ -180,14 +203,13 @@ export class Consumers {
     );
   }
 
-  async #subscription(request: ConsumerRequest): Promise<AckSubscription> {
-    const { ackLog } = this.#dependencies;
-    const present = ackLog.subscriptions.get(request.subscription);
-    const start = present === undefined ? await this.#start(request) : present.state.markDelete;
-    return ackLog.create(request.subscription, start);
+  /** Where the subscription is, or is to begin. */
+  async #start(request: ConsumerRequest): Promise<MessageIndex> {
+    const present = this.#dependencies.ackLog.subscriptions.get(request.subscription);
+    return present === undefined ? await this.#position(request) : present.state.markDelete;
   }
 
-  async #start(request: ConsumerRequest): Promise<MessageIndex> {
+  async #position(request: ConsumerRequest): Promise<MessageIndex> {
     return resolvePosition(this.#dependencies.reader, request.start ?? { at: 'latest' });
   }
 

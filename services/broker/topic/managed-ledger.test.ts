@@ -32,7 +32,9 @@ async function openLog(limits: LedgerOptions = QUICK) {
   const { clock, random, logger } = cluster.environment;
   const { ledgers, store } = cluster.client();
   const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
-  const record = await openTopicRecord({ store, ledgers, ownership, clock, name: TOPIC, maxListedLedgers: 1_000 });
+  const namespace = { key: 'namespaces/public/default', modRevision: 0 };
+  const options = { store, ledgers, ownership, clock, name: TOPIC, maxListedLedgers: 1_000, namespace };
+  const record = await openTopicRecord(options);
   const found = await recoverLog(ledgers, record);
   await record.change(found.amend, ledgers.deletion(found.dropped));
   const index = new LogIndex(found.ledgers, found.floor);

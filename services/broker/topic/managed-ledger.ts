@@ -184,6 +184,12 @@ export class ManagedLedger {
     this.#options.onFailed(error);
   }
 
+  /** Ends the log of a topic that was deleted. Its ledger is no more, so there is nothing to close there. */
+  discard(error: MagnetarError): void {
+    this.fail(error);
+    void this.#writer?.close().catch(() => undefined);
+  }
+
   #is(state: State): boolean {
     return this.#state === state;
   }
@@ -386,6 +392,6 @@ export function asTopicError(error: unknown, topic: string): MagnetarError {
     const text = `topic ${topic} has been taken over: ${known.message}`;
     return new MagnetarError('NOT_OWNER', text, { cause: known });
   }
-  if (known.retryable) return known;
+  if (known.retryable || known.code === 'TOPIC_NOT_FOUND') return known; // deleted: nobody is to open it again unasked
   return new MagnetarError('UNAVAILABLE', `topic ${topic} cannot be written: ${known.message}`, { cause: known });
 }

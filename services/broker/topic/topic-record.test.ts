@@ -12,6 +12,7 @@ import { openTopicRecord, type TopicRecordHandle } from './topic-record.ts';
 
 const NAME = parseTopicName('orders');
 const KEY = keys.topic('public', 'default', 'orders');
+const NAMESPACE = { key: keys.namespace('public', 'default'), modRevision: 0 };
 
 let cluster: MemoryCluster;
 let ledgers: Ledgers;
@@ -36,7 +37,8 @@ async function open(
   max = 1_000,
 ): Promise<TopicRecordHandle> {
   const { clock } = cluster.environment;
-  return openTopicRecord({ store, ledgers, ownership, clock, name: NAME, maxListedLedgers: max, ...over });
+  const options = { store, ledgers, ownership, clock, name: NAME, maxListedLedgers: max, namespace: NAMESPACE };
+  return openTopicRecord({ ...options, ...over });
 }
 
 function ledger(id: number): TopicLedger {
@@ -158,7 +160,7 @@ describe('a topic record', () => {
       },
     };
     const { clock } = cluster.environment;
-    const options = { store, ownership, clock, name: NAME, maxListedLedgers: 10 };
+    const options = { store, ownership, clock, name: NAME, maxListedLedgers: 10, namespace: NAMESPACE };
     const handle = await openTopicRecord({ ...options, ledgers: lossy });
     const link = (record: typeof handle.record, id: LedgerId): typeof handle.record => ({
       ...record,

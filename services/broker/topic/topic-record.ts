@@ -4,15 +4,24 @@
  * Every transaction compares the owner key and the record's version (LP-22): whoever is no longer the owner, or works
  * from an old record, changes nothing and learns it. One change runs at a time.
  */
-import { epoch, type LedgerId, type Revision } from '../../lib/ids.ts';
+import type { LedgerId, Revision } from '../../lib/ids.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import type { Ledgers, LedgerWriter } from '../../ledger/ledgers.ts';
-import { keys } from '../../metadata/keys.ts';
 import type { Compare, KeyValue, MetadataStore, Write } from '../../metadata/store.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { type TopicLedger, type TopicRecord, topicLedgerChunk, topicRecord } from '../../wire/records.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import type { TopicName } from '../protocol/topic-name.ts';
+import {
+  chunkKey,
+  decodeTopicRecord,
+  deleteTopicRecord,
+  deletingKey,
+  finishDeletion,
+  isOwner,
+  topicKey,
+  topicNotFound,
+} from './topic-deletion.ts';
 
 /** The record of one open topic. */
 export interface TopicRecordHandle {
@@ -31,6 +40,11 @@ export interface TopicRecordHandle {
    * @throws what `change` does, and NOT_ENOUGH_BOOKIES.
    */
   createLedger(link: (record: TopicRecord, id: LedgerId) => TopicRecord): Promise<LedgerWriter>;
+  /**
+   * Deletes the topic: once it resolves, every change fails with TOPIC_NOT_FOUND.
+   * @throws what `deleteTopicRecord` does; then the topic is as it was, or it is unknown whether it is.
+   */
+  delete(): Promise<void>;
 }
 
 export interface TopicRecordOptions {
@@ -41,6 +55,8 @@ export interface TopicRecordOptions {
   readonly name: TopicName;
   /** Ledgers that the record lists at most; older ones move into chunks. */
   readonly maxListedLedgers: number;
+  /** What has to hold for a topic to be made: its namespace is there. */
+  readonly namespace: Compare;
 }
 
 /** Chunks that are read in one go: their values together stay far below what a store answers at once. */
@@ -110,6 +126,13 @@ class RecordHandle implements TopicRecordHandle {
         throw new MagnetarError('INTERNAL', `a ledger of ${this.#name} was made without its link`);
       this.#adopt(linked, undefined);
       return writer;
+    });
+  }
+
+  async delete(): Promise<void> {
+    return this.#inTurn(async () => {
+      await deleteTopicRecord(this.#options, this.#options.name);
+      this.#failure = topicNotFound(this.#options.name, 'was deleted');
     });
   }
 
@@ -190,14 +213,6 @@ class RecordHandle implements TopicRecordHandle {
   }
 }
 
-function isOwner(item: KeyValue | undefined, ownership: Ownership): boolean {
-  return item !== undefined && epoch(item.createRevision) === ownership.epoch;
-}
-
-function chunkKey(name: TopicName, chunk: number): string {
-  return keys.topicChunk(name.tenant, name.namespace, name.local, chunk);
-}
-
 async function readChunks(options: TopicRecordOptions, count: number): Promise<TopicLedger[]> {
   const older: TopicLedger[] = [];
   for (let first = 0; first < count; first += CHUNKS_PER_READ) {
@@ -214,24 +229,51 @@ async function readChunks(options: TopicRecordOptions, count: number): Promise<T
 }
 
 /**
+ * Makes the record of a topic; false: there is one already.
+ *
+ * @throws NOT_OWNER; METADATA_CONFLICT when the namespace has changed; whatever the store throws.
+ */
+export async function createTopicRecord(options: TopicRecordOptions): Promise<boolean> {
+  const { store, ownership, name, namespace } = options;
+  const [key, deleting] = [topicKey(name), deletingKey(name)];
+  for (let attempt = 0; attempt < 3; attempt++) {
+    const compares = [
+      ownership.compare(),
+      { key, modRevision: 0 },
+      { key: deleting, modRevision: 0 },
+      namespace,
+    ] as const;
+    const result = await store.transact(compares, [{ put: key, value: newRecord(options) }]);
+    if (result.committed) return true;
+    const [owner, item, left] = result.current;
+    if (!isOwner(owner, ownership)) break;
+    if (item !== undefined) return false;
+    if (left === undefined) {
+      const text = `namespace "${name.tenant}/${name.namespace}" was changed while topic ${name.full} was made; try again`;
+      throw new MagnetarError('METADATA_CONFLICT', text);
+    }
+    await finishDeletion(options, deleting);
+  }
+  throw new MagnetarError('NOT_OWNER', `topic ${name.full} cannot be made here: this broker no longer owns it`);
+}
+
+/**
  * Reads the record of a topic, or makes it: a topic exists from its first use on.
  *
- * @throws NOT_OWNER, METADATA_DAMAGED; whatever the store throws.
+ * @throws NOT_OWNER, METADATA_CONFLICT, METADATA_DAMAGED; whatever the store throws.
  */
 export async function openTopicRecord(options: TopicRecordOptions): Promise<TopicRecordHandle> {
   const { store, ownership, name } = options;
-  const key = keys.topic(name.tenant, name.namespace, name.local);
+  const key = topicKey(name);
   for (let attempt = 0; attempt < 3; attempt++) {
-    const { items } = await store.get([key, ownership.ownerKey]);
-    if (!isOwner(items[1], ownership)) break;
-    const item = items[0];
+    const [item, owner] = (await store.get([key, ownership.ownerKey])).items;
+    if (!isOwner(owner, ownership)) break;
     if (item !== undefined) {
-      const stored = topicRecord.decode(item.value);
-      // The record is written before its revision is known; 0 stands for "the revision that made this key".
-      const record = stored.incarnation === 0 ? { ...stored, incarnation: item.createRevision } : stored;
+      // The record is written before its revision is known.
+      const record = decodeTopicRecord(item);
       return new RecordHandle(options, item, record, await readChunks(options, record.chunks));
     }
-    await store.transact([ownership.compare(), { key, modRevision: 0 }], [{ put: key, value: newRecord(options) }]);
+    await createTopicRecord(options);
   }
   throw new MagnetarError('NOT_OWNER', `topic ${name.full} cannot be served here: this broker no longer owns it`);
 }

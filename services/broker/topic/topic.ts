@@ -4,7 +4,7 @@
 import { MagnetarError } from '../../lib/errors.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { Ledgers } from '../../ledger/ledgers.ts';
-import type { MetadataStore } from '../../metadata/store.ts';
+import type { Compare, MetadataStore } from '../../metadata/store.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { decodeBlock } from '../../wire/block.ts';
@@ -23,6 +23,8 @@ import { LogReader, newCursor } from './log-reader.ts';
 import { recoverLog } from './log-recovery.ts';
 import { asTopicError, ManagedLedger } from './managed-ledger.ts';
 import { Publisher } from './publisher.ts';
+import { SubscriptionControl } from './subscription-control.ts';
+import { topicNotFound } from './topic-deletion.ts';
 import { openTopicRecord, type TopicRecordHandle } from './topic-record.ts';
 
 /** What every topic of a broker shares. */
@@ -51,9 +53,11 @@ export class Topic {
   readonly name: TopicName;
   readonly publisher: Publisher;
   readonly consumers: Consumers;
+  readonly control: SubscriptionControl;
   readonly reader: LogReader;
   /** What has gone through it since it was opened. */
   readonly traffic: Traffic;
+  readonly #record: TopicRecordHandle;
   readonly #log: ManagedLedger;
   readonly #ackLog: AckLog;
   readonly #cache: TopicCache;
@@ -69,6 +73,7 @@ export class Topic {
     const { clock, random } = environment;
     const topic = name.full;
     this.name = name;
+    this.#record = record;
     this.reader = parts.reader;
     const traffic = dependencies.stats.topic(name);
     this.traffic = traffic;
@@ -99,6 +104,7 @@ export class Topic {
     const log = this.#log;
     this.publisher = new Publisher({ topic, ownership, dedup, log, traffic, maxMessageBytes, makeName: made('') });
     this.consumers = new Consumers({ clock, random, topic, ownership, reader, ackLog }, traffic, made('c'));
+    this.control = new SubscriptionControl({ topic, reader, ackLog, consumers: this.consumers });
   }
 
   /** Why it can no longer be used: it has to be opened again. */
@@ -121,6 +127,11 @@ export class Topic {
     return this.publisher.size === 0 && this.consumers.size === 0 && this.#log.pendingEntries === 0;
   }
 
+  /** Somebody is connected. */
+  get inUse(): boolean {
+    return this.publisher.size > 0 || this.consumers.size > 0;
+  }
+
   /** Sets who is told, once, when the topic has failed. */
   onGone(callback: () => void): void {
     this.#onGone = callback;
@@ -137,6 +148,17 @@ export class Topic {
     this.consumers.closeAll(error);
     this.#cache.clear();
     this.#onGone?.();
+  }
+
+  /**
+   * Deletes it. Whoever is connected is told TOPIC_NOT_FOUND once that is committed.
+   * @throws what TopicRecordHandle.delete does; nobody is told anything then
+   */
+  async delete(): Promise<void> {
+    await this.#record.delete();
+    const error = topicNotFound(this.name, 'was deleted');
+    this.fail(error);
+    this.#log.discard(error);
   }
 
   /**
@@ -222,11 +244,11 @@ interface TopicParts {
 
 /**
  * Opens a topic; makes it where there is none. Its data and its ack log are recovered side by side; the record names this
- * owner before anything is served.
+ * owner before anything is served. `namespace`: what has to hold for making it.
  *
  * @throws NOT_OWNER; UNAVAILABLE, DATA_LOSS, … as the metadata store and the ledgers do.
  */
-export async function openTopic(dependencies: TopicDependencies, name: TopicName): Promise<Topic> {
+export async function openTopic(dependencies: TopicDependencies, name: TopicName, namespace: Compare): Promise<Topic> {
   const { environment, store, ledgers, ownership, options } = dependencies;
   const record = await openTopicRecord({
     store,
@@ -235,6 +257,7 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     name,
     clock: environment.clock,
     maxListedLedgers: options.ledger.maxListedLedgers,
+    namespace,
   });
   // What a producer sends again after a crash is at most what one stream may have under way.
   const dedup = new DedupState({ batchesPerProducer: Math.max(LEAST_REMEMBERED, options.publishWindowItems) });

@@ -1,9 +1,19 @@
 /** The topics that are open in this broker. A topic is opened when somebody needs it, and closed when nobody does. */
-import { MagnetarError } from '../../lib/errors.ts';
+import { hasCode, MagnetarError } from '../../lib/errors.ts';
 import { requireNamespace } from '../../metadata/namespaces.ts';
 import type { Timer } from '../../runtime/clock.ts';
 import type { TopicName } from '../protocol/topic-name.ts';
 import { openTopic, type Topic, type TopicDependencies } from './topic.ts';
+import {
+  type DeletionDependencies,
+  deleteTopicRecord,
+  deletingKey,
+  finishDeletion,
+  finishDeletions,
+  topicKey,
+  topicNotFound,
+} from './topic-deletion.ts';
+import { createTopicRecord } from './topic-record.ts';
 
 interface Slot {
   readonly opening: Promise<Topic>;
@@ -16,12 +26,21 @@ interface Slot {
 
 export class Topics {
   readonly #dependencies: TopicDependencies;
+  readonly #deletion: DeletionDependencies;
   readonly #slots: Map<string, Slot> = new Map();
+  /** Deletions that are under way: whoever opens the topic waits. */
+  readonly #deleting: Map<string, Promise<void>> = new Map();
+  /** Deletions that are over. */
+  #deletions = 0;
+  readonly #cleaning: Promise<void>;
   #sweep: Timer | undefined;
   #closed = false;
 
   constructor(dependencies: TopicDependencies) {
     this.#dependencies = dependencies;
+    const { environment, store, ledgers, ownership } = dependencies;
+    this.#deletion = { store, ledgers, ownership, clock: environment.clock };
+    this.#cleaning = this.#clean();
     this.#scheduleSweep();
   }
 
@@ -36,16 +55,77 @@ export class Topics {
    */
   async open(name: TopicName): Promise<Topic> {
     for (;;) {
-      if (this.#closed) throw new MagnetarError('UNAVAILABLE', 'the broker is stopping');
+      this.#checkOpen();
+      const deleting = this.#deleting.get(name.full);
       const slot = this.#slots.get(name.full);
-      if (slot?.closing === undefined) return this.#use(slot ?? this.#start(name), name);
-      await slot.closing;
+      if (deleting !== undefined) await deleting.catch(() => undefined);
+      else if (slot?.closing === undefined) return this.#use(slot ?? this.#start(name), name);
+      else await slot.closing;
     }
   }
 
   /** Those that are open. May be walked through over several turns. */
   *[Symbol.iterator](): Generator<Topic> {
     for (const { topic } of this.#slots.values()) if (topic !== undefined) yield topic;
+  }
+
+  /** The topic, opened, if it exists; it is not made. @throws TOPIC_NOT_FOUND, and what `open` throws */
+  async openExisting(name: TopicName): Promise<Topic> {
+    for (;;) {
+      await this.#deleting.get(name.full)?.catch(() => undefined);
+      const before = this.#deletions;
+      const slot = this.#slots.get(name.full);
+      const known = slot !== undefined && slot.closing === undefined;
+      if (!known && !(await this.exists(name))) throw topicNotFound(name);
+      if (before === this.#deletions && !this.#deleting.has(name.full)) return this.open(name);
+    }
+  }
+
+  /** @throws what the metadata store throws */
+  async exists(name: TopicName): Promise<boolean> {
+    return (await this.#dependencies.store.get([topicKey(name)])).items[0] !== undefined;
+  }
+
+  /** Makes a topic, and does not open it. @throws ALREADY_EXISTS; what `open` throws */
+  async create(name: TopicName): Promise<void> {
+    this.#checkOpen();
+    await this.#deleting.get(name.full)?.catch(() => undefined);
+    const { store, options } = this.#dependencies;
+    const namespace = await requireNamespace(store, name.tenant, name.namespace);
+    const { maxListedLedgers } = options.ledger;
+    if (await createTopicRecord({ ...this.#deletion, name, maxListedLedgers, namespace })) return;
+    throw new MagnetarError('ALREADY_EXISTS', `topic ${name.full} exists already`);
+  }
+
+  /**
+   * Deletes a topic, open or not. Whoever is connected is told TOPIC_NOT_FOUND. Whoever opens it meanwhile waits, and then
+   * makes another one.
+   *
+   * @throws TOPIC_NOT_FOUND; TOPIC_BUSY when somebody is connected and it is not forced; NOT_OWNER; UNAVAILABLE and
+   * DEADLINE_EXCEEDED when it is unknown whether it happened
+   */
+  async delete(name: TopicName, force: boolean): Promise<void> {
+    const key = name.full;
+    for (let other = this.#deleting.get(key); other !== undefined; other = this.#deleting.get(key)) {
+      await other.catch(() => undefined);
+    }
+    this.#checkOpen();
+    const deletion = this.#delete(name, force);
+    this.#deleting.set(key, deletion);
+    try {
+      await deletion;
+    } finally {
+      this.#deleting.delete(key);
+      this.#deletions++;
+    }
+    await this.#clean(deletingKey(name));
+  }
+
+  /** Closes a topic, so that it is opened anew when somebody needs it. @throws TOPIC_NOT_FOUND */
+  async unload(name: TopicName): Promise<void> {
+    const slot = this.#slots.get(name.full);
+    if (slot !== undefined) await this.#close(name.full, slot);
+    else if (!(await this.exists(name))) throw topicNotFound(name);
   }
 
   /** Ends every topic at once, as when the ownership is lost. */
@@ -57,7 +137,41 @@ export class Topics {
   async close(): Promise<void> {
     this.#closed = true;
     this.#sweep?.cancel();
+    await Promise.allSettled([this.#cleaning, ...this.#deleting.values()]);
     await Promise.all([...this.#slots].map(async ([key, slot]) => this.#close(key, slot)));
+  }
+
+  #checkOpen(): void {
+    if (this.#closed) throw new MagnetarError('UNAVAILABLE', 'the broker is stopping');
+  }
+
+  async #delete(name: TopicName, force: boolean): Promise<void> {
+    const { options } = this.#dependencies;
+    await this.#slots.get(name.full)?.closing;
+    const opening = this.#slots.get(name.full)?.opening;
+    // One that cannot be opened, or not soon, can be deleted nevertheless.
+    const what = `opening topic ${name.full}`;
+    const topic = opening && (await this.#within(opening, options.closeMs, what).catch(() => undefined));
+    if (topic !== undefined && topic.failure === undefined) {
+      if (topic.inUse && !force) throw busy(topic);
+      await topic.delete();
+      return;
+    }
+    await deleteTopicRecord(this.#deletion, name);
+    opening?.then(
+      (late) => late.fail(topicNotFound(name, 'was deleted')),
+      () => undefined,
+    );
+  }
+
+  /** Ends deletions that are left half done: of this key, or all. What goes wrong is left to the next owner. Never rejects. */
+  async #clean(key?: string): Promise<void> {
+    try {
+      if (key === undefined) await finishDeletions(this.#deletion, () => this.#closed);
+      else await finishDeletion(this.#deletion, key);
+    } catch (error) {
+      this.#dependencies.environment.logger.warn('ledgers of a deleted topic are left for later', { key, error });
+    }
   }
 
   async #use(slot: Slot, name: TopicName): Promise<Topic> {
@@ -79,7 +193,7 @@ export class Topics {
       topic.onGone(() => {
         // Whoever opens it next waits until this one has let go of its ledgers, as far as that is possible.
         if (slot.closing !== undefined) return;
-        this.#dependencies.stats.topicsFailed++;
+        if (!hasCode(topic.failure, 'TOPIC_NOT_FOUND')) this.#dependencies.stats.topicsFailed++;
         void this.#close(key, slot);
       });
     }, forget);
@@ -90,8 +204,8 @@ export class Topics {
     const { environment, store, stats } = this.#dependencies;
     const startedAt = environment.clock.monotonic();
     try {
-      await requireNamespace(store, name.tenant, name.namespace);
-      const topic = await openTopic(this.#dependencies, name);
+      const namespace = await requireNamespace(store, name.tenant, name.namespace);
+      const topic = await openTopic(this.#dependencies, name, namespace);
       stats.topicOpening.observe(environment.clock.monotonic() - startedAt);
       return topic;
     } catch (error) {
@@ -145,4 +259,9 @@ export class Topics {
       timer?.cancel();
     }
   }
+}
+
+function busy(topic: Topic): MagnetarError {
+  const who = `${topic.publisher.size} producers and ${topic.consumers.size} consumers`;
+  return new MagnetarError('TOPIC_BUSY', `topic ${topic.name.full} has ${who} connected; close them, or force it`);
 }

@@ -31,6 +31,8 @@ export class FakeTopic {
   readonly watermarks: Map<string, SequenceId> = new Map();
   /** Acknowledged indexes by subscription. */
   readonly subscriptions: Map<string, IndexSet> = new Map();
+  /** How often a subscription was moved. */
+  readonly moves: Map<string, number> = new Map();
   /** Instances of connected producers and consumers, by name. */
   readonly producers: Map<string, string> = new Map();
   readonly #appended = new Set<() => void>();

@@ -85,7 +85,7 @@ export class FakeConsumeStream {
     const refusal = this.#broker.hooks.subscribe(subscribe);
     if (refusal !== undefined) {
       const error = { message: 'refused', details: {}, ...refusal };
-      const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex };
+      const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
       this.send({ subscribed: [{ consumer: number, error, ...nowhere }] });
       return;
     }
@@ -110,7 +110,8 @@ export class FakeConsumeStream {
     this.#receivers.set(number, receiver);
     const name = subscribe.name === '' ? this.#broker.makeName() : subscribe.name;
     const nextIndex = Math.min(acked.nextUnset(0), topic.end) as MessageIndex;
-    this.send({ subscribed: [{ consumer: number, name, nextIndex, endIndex: topic.end }] });
+    const moves = topic.moves.get(subscription) ?? 0;
+    this.send({ subscribed: [{ consumer: number, name, nextIndex, endIndex: topic.end, moves }] });
   }
 
   #dispatch(receiver: Receiver): void {
@@ -174,17 +175,21 @@ export class FakeConsumeStream {
     if (to.at === 'messageId' && to.id.ledgerId !== 7) {
       if (!this.#broker.hooks.answerSeek()) return;
       const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
-      this.send({ seeksDone: [{ consumer, seekId, error, nextIndex: 0 as MessageIndex }] });
+      this.send({ seeksDone: [{ consumer, seekId, error, nextIndex: 0 as MessageIndex, moves: 0 }] });
       return;
     }
     receiver.acked = before(receiver.topic, to);
-    if (receiver.subscription !== '') receiver.topic.subscriptions.set(receiver.subscription, receiver.acked);
+    const moves = receiver.subscription === '' ? 0 : (receiver.topic.moves.get(receiver.subscription) ?? 0) + 1;
+    if (receiver.subscription !== '') {
+      receiver.topic.subscriptions.set(receiver.subscription, receiver.acked);
+      receiver.topic.moves.set(receiver.subscription, moves);
+    }
     receiver.next = 0;
     receiver.messages = 0;
     receiver.bytes = 0;
     receiver.caughtUp = false;
     if (!this.#broker.hooks.answerSeek()) return;
-    this.send({ seeksDone: [{ consumer, seekId, nextIndex: receiver.acked.nextUnset(0) as MessageIndex }] });
+    this.send({ seeksDone: [{ consumer, seekId, nextIndex: receiver.acked.nextUnset(0) as MessageIndex, moves }] });
   }
 }
 

@@ -313,6 +313,10 @@ export class WorldRecord implements TopicRecordHandle {
     );
   }
 
+  async delete(): Promise<void> {
+    throw new Error('this world does not delete topics');
+  }
+
   async createLedger(link: (record: TopicRecord, id: LedgerId) => TopicRecord): Promise<LedgerWriter> {
     return this.#world.answer(this.#owner, () => {
       let created: StoredLedger | undefined;

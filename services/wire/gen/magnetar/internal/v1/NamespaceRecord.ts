@@ -14,6 +14,10 @@ export interface NamespaceRecord {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt'?: (number | string | Long);
+  /**
+   * True while it is being deleted: no topic is made in it any more.
+   */
+  'deleting'?: (boolean);
 }
 
 /**
@@ -28,4 +32,8 @@ export interface NamespaceRecord__Output {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt': (Long);
+  /**
+   * True while it is being deleted: no topic is made in it any more.
+   */
+  'deleting': (boolean);
 }

@@ -22,6 +22,10 @@ export interface SubscriptionCreated {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt'?: (number | string | Long);
+  /**
+   * How often it was moved since.
+   */
+  'moves'?: (number | string | Long);
 }
 
 /**
@@ -44,4 +48,8 @@ export interface SubscriptionCreated__Output {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt': (Long);
+  /**
+   * How often it was moved since.
+   */
+  'moves': (Long);
 }

@@ -14,6 +14,14 @@ export interface TenantRecord {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt'?: (number | string | Long);
+  /**
+   * Who may administrate it.
+   */
+  'adminRoles'?: (string)[];
+  /**
+   * The clusters that its namespaces may be in. None: this one.
+   */
+  'allowedClusters'?: (string)[];
 }
 
 /**
@@ -28,4 +36,12 @@ export interface TenantRecord__Output {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt': (Long);
+  /**
+   * Who may administrate it.
+   */
+  'adminRoles': (string)[];
+  /**
+   * The clusters that its namespaces may be in. None: this one.
+   */
+  'allowedClusters': (string)[];
 }

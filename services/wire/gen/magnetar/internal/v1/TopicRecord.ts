@@ -4,7 +4,8 @@ import type { TopicLedger as _magnetar_internal_v1_TopicLedger, TopicLedger__Out
 import type { Long } from '@grpc/proto-loader';
 
 /**
- * `topics/T/N/X`.
+ * `topics/T/N/X`. Under `topics-deleting/T/N/X`: what is left of a topic that was deleted, whose ledgers have no tombstones
+ * yet; `incarnation` is never 0 there, and the lists shrink.
  */
 export interface TopicRecord {
   /**
@@ -42,7 +43,8 @@ export interface TopicRecord {
 }
 
 /**
- * `topics/T/N/X`.
+ * `topics/T/N/X`. Under `topics-deleting/T/N/X`: what is left of a topic that was deleted, whose ledgers have no tombstones
+ * yet; `incarnation` is never 0 there, and the lists shrink.
  */
 export interface TopicRecord__Output {
   /**

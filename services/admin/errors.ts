@@ -1,0 +1,61 @@
+/** Errors as Pulsar's REST API tells them: a status, and one line in `reason`. */
+import type { FastifyInstance } from 'fastify';
+import { type ErrorCode, MagnetarError } from '../lib/errors.ts';
+import type { Logger } from '../runtime/logger.ts';
+
+const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
+  TENANT_NOT_FOUND: 404,
+  NAMESPACE_NOT_FOUND: 404,
+  TOPIC_NOT_FOUND: 404,
+  SUBSCRIPTION_NOT_FOUND: 404,
+  ALREADY_EXISTS: 409,
+  NOT_EMPTY: 409,
+  METADATA_CONFLICT: 409,
+  INVALID_ARGUMENT: 412,
+  TOPIC_NAME_INVALID: 412,
+  TOPIC_BUSY: 412,
+  PRODUCER_BUSY: 412,
+  CONSUMER_BUSY: 412,
+  POSITION_NOT_FOUND: 412,
+  UNSUPPORTED: 501,
+  NOT_OWNER: 503,
+  NOT_ENOUGH_BOOKIES: 503,
+  QUEUE_FULL: 503,
+  UNAVAILABLE: 503,
+  DEADLINE_EXCEEDED: 504,
+};
+
+const INTERNAL = 500;
+const HIDDEN = 'the server could not answer; its log says why';
+
+/** What a request is answered with when it fails. */
+interface Refusal {
+  readonly status: number;
+  readonly reason: string;
+}
+
+function refusalOf(error: unknown): Refusal {
+  if (error instanceof MagnetarError) {
+    return { status: STATUS[error.code] ?? INTERNAL, reason: error.code === 'INTERNAL' ? HIDDEN : error.message };
+  }
+  // What fastify itself refuses: a body that is no JSON, a number that is none.
+  if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number') {
+    if (error.statusCode < INTERNAL) return { status: error.statusCode, reason: error.message };
+  }
+  return { status: INTERNAL, reason: HIDDEN };
+}
+
+/** Has every error of these routes, and every path that none of them has, answered so. */
+export function answerErrors(app: FastifyInstance, logger: Logger): void {
+  app.setErrorHandler(async (error, request, reply) => {
+    const { status, reason } = refusalOf(error);
+    if (status === INTERNAL) logger.error(`${request.method} ${request.url} failed`, { error });
+    return await reply.code(status).send({ reason: reason.replaceAll(/\s*\n\s*/g, ' ') });
+  });
+  app.setNotFoundHandler(async (request, reply) => {
+    const path = request.url.split('?', 1)[0] ?? '';
+    return await reply
+      .code(404)
+      .send({ reason: `there is nothing at ${request.method} ${path}; /docs lists what there is` });
+  });
+}
