@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { smallMemory } from '../runtime/testing/small-memory.ts';
 import { batch, BrokerWorld, HELLO, index, openProducer, type RunningTestBroker } from './testing/broker-world.ts';
 import {
   consumer,
@@ -23,8 +24,9 @@ afterEach(async () => {
   await world.close();
 });
 
-/** A window and a budget of about 70 KB. */
-const SMALL = { maxMessageBytes: 2_000, publishWindowBytes: 70_000, publishBudgetBytes: 70_000 } as const;
+/** A window of about 70 KB, and memory for one of them. */
+const SMALL = { maxMessageBytes: 2_000, publishWindowBytes: 70_000 } as const;
+const LITTLE = { write: 70_000 } as const;
 
 /** So many payloads of 1,000 bytes. */
 function lines(count: number): string[] {
@@ -207,7 +209,8 @@ describe('publishing', () => {
   });
 
   test('memory for batches is bounded over all streams, and everything is answered all the same', async () => {
-    const broker = await startWorld(SMALL);
+    const memory = smallMemory(LITTLE);
+    const broker = await startWorld(SMALL, { memory });
     const names = ['a', 'b', 'c'];
     const streams = await Promise.all(names.map(async (name) => producer(broker, name)));
     for (const [i, stream] of streams.entries()) {
@@ -217,6 +220,7 @@ describe('publishing', () => {
       const got = await receipts(stream, 12);
       expect(got.every((receipt) => receipt.error === undefined)).toBe(true);
     }
+    expect(memory.share('write').usedBytes).toBe(0);
   });
 
   test.each([
@@ -241,10 +245,11 @@ describe('publishing', () => {
 
   test('options with which a batch could wait for ever are refused', async () => {
     world = new BrokerWorld();
-    await expect(world.start({ publishWindowBytes: 5_000_000, publishBudgetBytes: 4_000_000 })).rejects.toMatchObject({
+    const memory = smallMemory({ write: 4_000_000 });
+    await expect(world.start({ publishWindowBytes: 5_000_000 }, { memory })).rejects.toMatchObject({
       code: 'INVALID_ARGUMENT',
       message:
-        'publishWindowBytes is 5000000; it must be at least 5308416, for messages of 5242880; publishBudgetBytes is 4000000; it must be at least publishWindowBytes, 5000000',
+        'publishWindowBytes is 5000000; it must be at least 5308416, for messages of 5242880; publishWindowBytes is 5000000; a memory budget of 268435456 bytes has at most 4000000 for it',
     });
     await expect(world.start({ maxMessageBytes: 16_777_216, publishWindowBytes: 20_000_000 })).rejects.toThrow(
       'maxMessageBytes is 16777216; it must be at most 16711680',
@@ -278,7 +283,7 @@ describe('what a stream may not do', () => {
   });
 
   test('a block that cannot be read ends the stream, and gives its memory back', async () => {
-    const broker = await startWorld(SMALL);
+    const broker = await startWorld(SMALL, { memory: smallMemory(LITTLE) });
     for (let n = 0; n < 3; n++) {
       const stream = await producer(broker, `p${n}`);
       stream.send({ batches: [{ producer: 1, block: Buffer.alloc(50_000, 0xff) }] });

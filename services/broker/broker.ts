@@ -7,11 +7,12 @@ import { MagnetarError } from '../lib/errors.ts';
 import { millis } from '../lib/ids.ts';
 import type { Ledgers } from '../ledger/ledgers.ts';
 import type { MetadataStore } from '../metadata/store.ts';
-import { ByteBudget } from '../runtime/byte-budget.ts';
 import { delay } from '../runtime/clock.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { type MemoryBudget, memoryBudget } from '../runtime/memory.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
 import { backoff } from '../runtime/random.ts';
+import { StallGuard } from '../runtime/stall-guard.ts';
 import { Administration } from './administration.ts';
 import { type BrokerOptions, checkBrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
 import { BrokerMetrics, type Observed } from './metrics/broker-metrics.ts';
@@ -49,6 +50,8 @@ export interface BrokerDependencies {
   readonly store: MetadataStore;
   readonly ledgers: Ledgers;
   readonly options?: BrokerSettings;
+  /** The memory of the process, which its other roles use, too; one of its own when not given. */
+  readonly memory?: MemoryBudget;
 }
 
 const REGISTER_FIRST_MS: number = 100;
@@ -57,6 +60,7 @@ const REGISTER_HIGHEST_MS: number = 5_000;
 class RunningBroker implements Broker {
   readonly administration: Administration;
   readonly #dependencies: BrokerDependencies;
+  readonly #memory: MemoryBudget;
   readonly #options: BrokerOptions;
   readonly metrics: MetricSource;
   readonly #cache: EntryCache;
@@ -69,19 +73,23 @@ class RunningBroker implements Broker {
   readonly #keeping: Promise<void>;
   #closing: Promise<void> | undefined;
 
-  constructor(dependencies: BrokerDependencies, options: BrokerOptions, ownership: Ownership) {
+  constructor(dependencies: BrokerDependencies, memory: MemoryBudget, options: BrokerOptions, ownership: Ownership) {
     this.#dependencies = dependencies;
+    this.#memory = memory;
     this.#options = options;
-    this.#cache = new EntryCache(options.cacheBytes);
+    this.#cache = new EntryCache(options.cacheBytes, memory.share('cache'));
+    memory.onShort((bytes) => this.#cache.shrink(bytes));
     this.#stats = new BrokerStats(dependencies.environment.clock);
     this.#ownership = ownership;
     this.#topics = this.#newTopics(ownership);
     const { clock, logger } = dependencies.environment;
     const topics = (): Topics => this.#topics;
-    const shared = { clock, logger, options, topics, stats: this.#stats };
-    const totalBytes = options.publishBudgetBytes;
-    const budget = new ByteBudget({ totalBytes, reserves: { publish: 0 }, waiters: 100_000 });
-    this.#sessions = new Sessions(shared, budget);
+    const uses = {
+      write: memory.share('write'),
+      ack: memory.share('ack'),
+      read: new StallGuard(clock, memory.share('read')),
+    };
+    this.#sessions = new Sessions({ clock, logger, options, topics, stats: this.#stats, memory: uses });
     this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());
     const { store } = dependencies;
     const { cluster } = options;
@@ -144,6 +152,7 @@ class RunningBroker implements Broker {
       ledgers,
       ownership,
       cache: this.#cache,
+      recovery: this.#memory.share('recovery'),
       options: this.#options,
       stats: this.#stats,
       nextNumber,
@@ -202,12 +211,13 @@ export async function startBroker(dependencies: BrokerDependencies): Promise<Bro
     ...settings,
     ledger: { ...defaultBrokerOptions.ledger, ...settings.ledger },
   };
-  checkBrokerOptions(options);
+  const memory = dependencies.memory ?? memoryBudget();
+  checkBrokerOptions(options, memory);
   const ownership = await acquireOwnership({
     store,
     clock: environment.clock,
     brokerId: options.brokerId,
     leaseTtl: millis(options.leaseTtlMs),
   });
-  return new RunningBroker(dependencies, options, ownership);
+  return new RunningBroker(dependencies, memory, options, ownership);
 }

@@ -1,4 +1,5 @@
 import { MagnetarError } from '../lib/errors.ts';
+import type { MemoryBudget } from '../runtime/memory.ts';
 import { MAX_FRAME_BYTES } from '../wire/server.ts';
 import type { AckLogLimits } from './topic/ack-log.ts';
 
@@ -14,8 +15,6 @@ export interface BrokerOptions {
   readonly maxMessageBytes: number;
   /** Time to live of the broker's lease. */
   readonly leaseTtlMs: number;
-  /** Bytes of batches that have arrived and are not answered, over all publish streams. */
-  readonly publishBudgetBytes: number;
   /** What one publish stream may have under way. */
   readonly publishWindowItems: number;
   readonly publishWindowBytes: number;
@@ -23,9 +22,9 @@ export interface BrokerOptions {
   readonly ackWindowItems: number;
   /** Producers, and consumers, that one stream may have. */
   readonly maxPerStream: number;
-  /** Bytes of deliveries that wait on one consume stream before its consumers pause. */
-  readonly deliveryBufferBytes: number;
-  /** Bytes that the cache of recent entries may pin. */
+  /** Bytes that one consume stream may have been given and not taken; with many that stand still each gets less. */
+  readonly deliveryWindowBytes: number;
+  /** Bytes that the cache of recent entries may pin, if not less: its part of the memory budget. */
   readonly cacheBytes: number;
   /** How long a client may take to say hello. */
   readonly handshakeMs: number;
@@ -87,13 +86,12 @@ export const defaultBrokerOptions: BrokerOptions = {
   serverName: 'magnetar',
   maxMessageBytes: 5_242_880,
   leaseTtlMs: 10_000,
-  publishBudgetBytes: 256 * MiB,
   publishWindowItems: 1_000,
   publishWindowBytes: 16 * MiB,
   ackWindowItems: 10_000,
   maxPerStream: 10_000,
-  deliveryBufferBytes: 1 * MiB,
-  cacheBytes: 64 * MiB,
+  deliveryWindowBytes: 4 * MiB,
+  cacheBytes: Number.MAX_SAFE_INTEGER,
   handshakeMs: 10_000,
   idleTopicMs: 60_000,
   topicOpenMs: 30_000,
@@ -108,12 +106,13 @@ const BLOCK_BYTES: number = 65_536;
 
 /**
  * Checks that whatever a client may send can be taken in: a message of the largest size fits into the window of a stream,
- * and what a stream may have under way fits into the budget of all.
+ * and what a stream may have under way fits into the memory for all.
  *
  * @throws INVALID_ARGUMENT
  */
-export function checkBrokerOptions(options: BrokerOptions): void {
-  const { maxMessageBytes, publishWindowBytes, publishBudgetBytes } = options;
+export function checkBrokerOptions(options: BrokerOptions, memory: MemoryBudget): void {
+  const { maxMessageBytes, publishWindowBytes } = options;
+  const { mostBytes } = memory.share('write');
   const block = maxMessageBytes + BLOCK_BYTES;
   const found = [];
   if (block > MAX_FRAME_BYTES) {
@@ -124,9 +123,9 @@ export function checkBrokerOptions(options: BrokerOptions): void {
       `publishWindowBytes is ${publishWindowBytes}; it must be at least ${block}, for messages of ${maxMessageBytes}`,
     );
   }
-  if (publishBudgetBytes < publishWindowBytes) {
+  if (mostBytes < publishWindowBytes) {
     found.push(
-      `publishBudgetBytes is ${publishBudgetBytes}; it must be at least publishWindowBytes, ${publishWindowBytes}`,
+      `publishWindowBytes is ${publishWindowBytes}; a memory budget of ${memory.totalBytes} bytes has at most ${mostBytes} for it`,
     );
   }
   if (found.length > 0) throw new MagnetarError('INVALID_ARGUMENT', found.join('; '));

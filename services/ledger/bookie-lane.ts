@@ -3,6 +3,7 @@
  * way to the bookie is bounded, the rest waits here; and what is kept for a straggler is bounded.
  */
 import { hasCode, MagnetarError } from '../lib/errors.ts';
+import type { ByteShare } from '../runtime/byte-budget.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { jittered } from '../runtime/random.ts';
 import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from './bookie.ts';
@@ -55,6 +56,7 @@ export class BookieLane {
   readonly #flights = new Map<Copy, Flight>();
   readonly #appendDeadlines: Deadlines<Flight>;
   readonly #readDeadlines: Deadlines<Read>;
+  readonly #memory: ByteShare | undefined;
   #laggingBytes = 0;
   #inFlight = { entries: 0, bytes: 0 };
   /** Copies that are to be sent, from `#head` on. */
@@ -62,9 +64,11 @@ export class BookieLane {
   #head = 0;
   #paused = false;
 
-  constructor(environment: Environment, bookie: Bookie, limits: LaneLimits, stats: LedgerStats) {
+  /** @param memory what copies are charged to that nobody else waits for any more */
+  constructor(environment: Environment, bookie: Bookie, limits: LaneLimits, stats: LedgerStats, memory?: ByteShare) {
     this.#stats = stats;
     this.bookie = bookie;
+    this.#memory = memory;
     this.#environment = environment;
     this.#limits = limits;
     const late = (ms: number): MagnetarError =>
@@ -158,7 +162,11 @@ export class BookieLane {
   }
 
   #land(flight: Flight): void {
-    if (flight.lagging) this.#laggingBytes -= flight.copy.entry.payloadBytes;
+    if (flight.lagging) {
+      const { payloadBytes } = flight.copy.entry;
+      this.#laggingBytes -= payloadBytes;
+      this.#memory?.give(payloadBytes);
+    }
     this.#flights.delete(flight.copy);
     this.#appendDeadlines.remove(flight);
   }
@@ -169,6 +177,7 @@ export class BookieLane {
     if (flight === undefined || flight.lagging) return;
     flight.lagging = true;
     this.#laggingBytes += copy.entry.payloadBytes;
+    this.#memory?.charge(copy.entry.payloadBytes);
   }
 
   read(request: ReadEntries): Promise<readonly StoredEntry[]> {

@@ -5,6 +5,7 @@ import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import { keys } from '../metadata/keys.ts';
 import type { Compare, KeyValue, MetadataStore, Write } from '../metadata/store.ts';
+import type { ByteShare } from '../runtime/byte-budget.ts';
 import type { Environment } from '../runtime/environment.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
 import { ledgerTombstone } from '../wire/records.ts';
@@ -40,6 +41,8 @@ export interface LedgersOptions {
   readonly bookies: readonly Bookie[];
   /** For new ledgers. */
   readonly quorum: Quorum;
+  /** The process's memory for what is on its way to bookies and confirmed without them. Uncounted when not given. */
+  readonly memory?: ByteShare;
   /** What differs from the defaults: 10 s for appends, 5 s for reads, 32 MiB for a straggler. */
   readonly limits?: Partial<LaneLimits>;
 }
@@ -68,14 +71,16 @@ class OpenLedgers implements MeasuredLedgers {
   readonly metrics: MetricSource;
   #closed: Promise<void> | undefined;
 
-  constructor({ environment, store, bookies, quorum, limits }: LedgersOptions) {
+  constructor({ environment, store, bookies, quorum, limits, memory }: LedgersOptions) {
     this.#environment = environment;
     this.#store = store;
     this.#quorum = quorum;
     this.copies = quorum.writeQuorum;
     const laneLimits = { ...DEFAULT_LIMITS, ...limits };
     const stats = new LedgerStats(environment.clock);
-    this.#lanes = new Map(bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits, stats)]));
+    this.#lanes = new Map(
+      bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits, stats, memory)]),
+    );
     this.#stats = stats;
     this.metrics = new LedgerMetrics(stats, this.#lanes, this.#writers);
     if (this.#lanes.size < quorum.ensembleSize || this.#lanes.size < bookies.length) {

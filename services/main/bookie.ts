@@ -4,6 +4,7 @@ import { openBookie } from '../bookie/bookie.ts';
 import { addBookieService } from '../bookie/server/server.ts';
 import type { Shell } from '../cli/shell.ts';
 import { MagnetarError } from '../lib/errors.ts';
+import { memoryBudget } from '../runtime/memory.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { bookieBanner } from './banner.ts';
 import { folderError, openDataFolder } from './data-folder.ts';
@@ -14,6 +15,8 @@ import { runRole } from './server-process.ts';
 export interface BookieOptions {
   readonly data: string;
   readonly port: number;
+  /** Bytes that the process may have in buffers. */
+  readonly memoryBudgetBytes: number;
   readonly logLevel: LogLevel;
   readonly version: string;
 }
@@ -27,8 +30,9 @@ async function start(context: RoleContext, options: BookieOptions): ReturnType<P
     const bookie = await openBookie({ environment, folder: bookieFolder(0), id: address });
     lifecycle.add('bookie', async () => await bookie.close());
     const { server, bind } = openGrpcServer(lifecycle, 'bookie');
+    const memory = memoryBudget(options.memoryBudgetBytes);
     const serverName = `magnetar bookie ${version}`;
-    const service = addBookieService(server, bookie, { environment, serverName });
+    const service = addBookieService(server, bookie, { environment, serverName, memory });
     lifecycle.add('bookie service', async () => {
       service.stop(new MagnetarError('UNAVAILABLE', `bookie ${address} is closing`));
     });

@@ -17,13 +17,13 @@ import { nodeDisk } from '../runtime/node/disk.ts';
 import { nodeRandom } from '../runtime/node/random.ts';
 import { folderError } from './data-folder.ts';
 import { HOST } from './grpc-server.ts';
+import { DEFAULT_MEMORY_BYTES, LEAST_MEMORY_BYTES } from '../runtime/memory.ts';
 import { openStandalone, type Standalone } from './open-standalone.ts';
 import { packageVersion } from './package-version.ts';
 
 const CLOSE_MS = 15_000;
 const HIGHEST_PORT = 65_535;
 const MAX_BOOKIES = 16;
-const MiB = 1_048_576;
 const SOCKET = 'broker.sock';
 /** What the platforms allow for the path of a socket. */
 const SOCKET_PATH_BYTES = 103;
@@ -41,7 +41,7 @@ export interface EmbeddedOptions {
   readonly port?: number | false | undefined;
   /** Port on 127.0.0.1 of /healthz, /readyz and /version; 0 takes a free one. None by default. */
   readonly httpPort?: number | false | undefined;
-  /** Bytes that batches under way and cached entries may hold. 320 MiB by default, 32 MiB at least. */
+  /** Bytes that buffers of messages may take: on their way, in caches, for slow clients. 256 MiB by default, 64 MiB at least. */
   readonly memoryBytes?: number | undefined;
   /** Told what a server would write into its log. Silent by default. */
   readonly logger?: Logger | undefined;
@@ -78,7 +78,7 @@ interface Config {
   readonly bookies: number | undefined;
   readonly port: number | false;
   readonly httpPort: number | undefined;
-  readonly broker: { readonly cacheBytes: number; readonly publishBudgetBytes: number };
+  readonly memoryBudgetBytes: number;
   readonly logger: Logger;
   readonly onFatal: (error: MagnetarError) => void;
 }
@@ -99,9 +99,7 @@ function rethrow(error: MagnetarError): never {
 /** @throws MagnetarError INVALID_ARGUMENT */
 function checkOptions(options: EmbeddedOptions): Config {
   const { data, bookies, logger = silentLogger, onFatal = rethrow } = checkFields('the options', options, FIELDS);
-  const limits = { fallback: 320 * MiB, lowest: 32 * MiB, highest: Number.MAX_SAFE_INTEGER };
-  const memoryBytes = checkInteger('memoryBytes', options.memoryBytes, limits);
-  const cacheBytes = Math.floor(memoryBytes / 5);
+  const limits = { fallback: DEFAULT_MEMORY_BYTES, lowest: LEAST_MEMORY_BYTES, highest: Number.MAX_SAFE_INTEGER };
   if (typeof onFatal !== 'function') throw invalid('onFatal', onFatal, 'a function');
   const httpPort = checkPort('httpPort', options.httpPort, false);
   return {
@@ -112,7 +110,7 @@ function checkOptions(options: EmbeddedOptions): Config {
         : checkInteger('bookies', bookies, { fallback: 1, lowest: 1, highest: MAX_BOOKIES }),
     port: checkPort('port', options.port, 0),
     httpPort: httpPort === false ? undefined : httpPort,
-    broker: { cacheBytes, publishBudgetBytes: memoryBytes - cacheBytes },
+    memoryBudgetBytes: checkInteger('memoryBytes', options.memoryBytes, limits),
     logger: checkMethods('logger', logger, ['debug', 'info', 'warn', 'error', 'child']),
     onFatal,
   };
@@ -169,7 +167,7 @@ class RunningEmbedded implements EmbeddedStandalone {
   }
 
   async open(): Promise<void> {
-    const { bookies, port, httpPort, broker } = this.#config;
+    const { bookies, port, httpPort, memoryBudgetBytes } = this.#config;
     const folder = await this.#folder();
     this.#socket = port === false ? path.join(await this.#temporaryFolder(), SOCKET) : undefined;
     if (this.#socket !== undefined) checkSocketPath(this.#socket);
@@ -180,7 +178,7 @@ class RunningEmbedded implements EmbeddedStandalone {
       remoteBookies: [],
       port: this.#socket === undefined ? (port as number) : { socket: this.#socket },
       httpPort,
-      broker,
+      memoryBudgetBytes,
       version: packageVersion(),
     });
     this.#failed.signal.throwIfAborted();

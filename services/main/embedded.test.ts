@@ -127,7 +127,7 @@ describe('a standalone in this process', () => {
       [{ port: -1 }, 'port is -1; it must be false, or an integer from 0 to 65535'],
       [{ httpPort: 65_536 }, 'httpPort is 65536; it must be false, or an integer from 0 to 65535'],
       [{ bookies: 0 }, 'bookies is 0; it must be an integer from 1 to 16'],
-      [{ memoryBytes: 1 }, 'memoryBytes is 1; it must be an integer from 33554432 to 9007199254740991'],
+      [{ memoryBytes: 1 }, 'memoryBytes is 1; it must be an integer from 67108864 to 9007199254740991'],
       [{ data: '' }, 'data is ""; it must be a string of 1 to 4096 characters, none of them a control character'],
       [
         { folder: 'x' } as object,

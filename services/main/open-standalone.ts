@@ -17,6 +17,7 @@ import { MeasuredStore } from '../metadata/measured.ts';
 import { ensureDefaults } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { memoryBudget } from '../runtime/memory.ts';
 import { labelText, type MetricSource } from '../runtime/metrics.ts';
 import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
 import { openGrpcServer } from './grpc-server.ts';
@@ -41,8 +42,10 @@ export interface OpenStandalone {
   readonly port: number | { readonly socket: string };
   /** 0: a free one; undefined: nothing is served over HTTP. */
   readonly httpPort: number | undefined;
+  /** Bytes that the process may have in buffers. */
+  readonly memoryBudgetBytes: number;
   /** What of the broker is not to be as usual. */
-  readonly broker?: Pick<BrokerSettings, 'cacheBytes' | 'publishBudgetBytes' | 'topicMetrics'>;
+  readonly broker?: Pick<BrokerSettings, 'topicMetrics'>;
   readonly version: string;
 }
 
@@ -119,18 +122,20 @@ async function openBroker(
   options: OpenStandalone,
 ): Promise<{ broker: Broker; port: number; bookies: number; metrics: readonly MetricSource[] }> {
   const { environment, lifecycle } = context;
+  const memory = memoryBudget(options.memoryBudgetBytes);
   await requireMetadata(environment.disk, folder);
   const level = await openLevelStore({ environment, folder: folder.metadataFolder });
   const store = new MeasuredStore(level, environment.clock);
   lifecycle.add('metadata store', async () => await store.close());
   const bookies = await openBookies(context, store, folder, options);
-  const ledgers = openLedgers({ environment, store, bookies, quorum: standaloneQuorum(bookies.length) });
+  const quorum = standaloneQuorum(bookies.length);
+  const ledgers = openLedgers({ environment, store, bookies, quorum, memory: memory.share('write') });
   lifecycle.add('ledgers', async () => await ledgers.close());
   await ensureDefaults(store, environment.clock.now());
   const server = openGrpcServer(lifecycle, 'broker');
   const serverName = `magnetar ${options.version}`;
   const settings = { ...options.broker, cluster: CLUSTER, serverName, closeMs: BROKER_CLOSE_MS };
-  const broker = await startBroker({ environment, store, ledgers, options: settings });
+  const broker = await startBroker({ environment, store, ledgers, memory, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
   const metrics = [broker.metrics, ledgers.metrics, store, server.connections];

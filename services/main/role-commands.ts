@@ -2,12 +2,22 @@ import { InvalidArgumentError } from 'commander';
 import { wholeNumber } from '../cli/commands.ts';
 import type { Toolkit } from '../cli/program.ts';
 import { UsageError } from '../cli/usage-error.ts';
+import { DEFAULT_MEMORY_BYTES, LEAST_MEMORY_BYTES } from '../runtime/memory.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 
 const HIGHEST_PORT = 65_535;
 const MAX_BOOKIES = 16;
 const BOOKIE_ADDRESS = /^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})$/;
 const LOG_LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error'];
+
+const MIB = 1_048_576;
+const HIGHEST_BUDGET_MIB = 65_536;
+const memoryBudgetOption: [string, string, (text: string) => number, number] = [
+  '--memory-budget-mib <number>',
+  'MiB that buffers of messages may take: on their way, in caches, for slow clients',
+  wholeNumber(LEAST_MEMORY_BYTES / MIB, HIGHEST_BUDGET_MIB),
+  DEFAULT_MEMORY_BYTES / MIB,
+];
 
 function isLogLevel(text: string): text is LogLevel {
   return LOG_LEVELS.includes(text);
@@ -56,6 +66,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
           port,
           8080,
         )
+        .option(...memoryBudgetOption)
         .option('--topic-metrics', 'metrics of every topic and subscription, in the place of sums over namespaces');
     },
     run: async (command) => {
@@ -66,6 +77,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         port: number;
         httpPort: number;
         topicMetrics?: true;
+        memoryBudgetMib: number;
       }>();
       if (options.bookies !== undefined && options.bookie !== undefined) {
         throw new UsageError(
@@ -82,6 +94,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         port: options.port,
         httpPort: options.httpPort,
         broker: { topicMetrics: options.topicMetrics === true },
+        memoryBudgetBytes: options.memoryBudgetMib * MIB,
         logLevel: level,
         version,
       });
@@ -97,12 +110,15 @@ function addBookie({ add, shell }: Toolkit, version: string): void {
     declare: (command) => {
       command
         .option('--data <folder>', 'the data folder', './data')
-        .option('--port <number>', 'gRPC port for brokers', wholeNumber(1, HIGHEST_PORT), 3181);
+        .option('--port <number>', 'gRPC port for brokers', wholeNumber(1, HIGHEST_PORT), 3181)
+        .option(...memoryBudgetOption);
     },
     run: async (command) => {
       const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar bookie');
       const { runBookie } = await import('./bookie.ts');
-      return await runBookie(shell, { ...command.opts<{ data: string; port: number }>(), logLevel: level, version });
+      const { data, port, memoryBudgetMib } = command.opts<{ data: string; port: number; memoryBudgetMib: number }>();
+      const memoryBudgetBytes = memoryBudgetMib * MIB;
+      return await runBookie(shell, { data, port, memoryBudgetBytes, logLevel: level, version });
     },
   });
 }

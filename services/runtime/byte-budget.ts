@@ -8,52 +8,58 @@ interface Waiter {
   gone: boolean;
 }
 
-interface Share {
-  readonly reserve: number;
-  used: number;
-  /** Waiters that have not gone away. */
-  waiting: number;
-  readonly queue: Deque<Waiter>;
+/** What one class of use can get. */
+export interface ShareLimits {
+  /** Bytes that no other class can take. */
+  readonly reserveBytes: number;
+  /** Bytes that it can hold at most, however much is free. */
+  readonly limitBytes: number;
 }
 
-/** How a budget is cut. `reserves`: per class of use, the bytes that no other class can take; 0 for none. */
+/** How a budget is cut. */
 export interface ByteBudgetOptions<Class extends string> {
   readonly totalBytes: number;
-  readonly reserves: Readonly<Record<Class, number>>;
+  readonly shares: Readonly<Record<Class, ShareLimits>>;
   /** At most so many wait per class. */
   readonly waiters: number;
 }
 
-/**
- * Bytes that a process may hold in buffers, shared by classes of use. A class can always get its reserve, whatever the
- * others hold; beyond it, it gets what is left after the others' reserves. So work that frees memory (reads, acks,
- * recovery) goes on when publishes have filled everything that they can get.
- *
- * Invariant: in use + what is left of each reserve <= total.
- */
-export class ByteBudget<Class extends string> {
-  readonly #total: number;
-  readonly #waiters: number;
-  readonly #shares: ReadonlyMap<Class, Share>;
-  #used = 0;
-  /** What the classes' reserves still hold back. */
-  #heldBack = 0;
+/** What a share needs of its budget. */
+interface Account {
+  /** What is free beside the reserves of all classes. */
+  readonly unreserved: number;
+  /** A class's use has changed by `used`, what is left of its reserve by `heldBack`. */
+  moved(used: number, heldBack: number): void;
+  /** Asks whoever holds memory that he can do without for so many bytes. */
+  reclaim(bytes: number): void;
+  /** Bytes have become free. */
+  freed(): void;
+}
 
-  constructor({ totalBytes, reserves, waiters }: ByteBudgetOptions<Class>) {
-    const shares = new Map<Class, Share>();
-    for (const [name, reserve] of Object.entries<number>(reserves)) {
-      shares.set(name as Class, { reserve, used: 0, waiting: 0, queue: new Deque() });
-      this.#heldBack += reserve;
-    }
-    if (this.#heldBack > totalBytes) {
-      throw new MagnetarError(
-        'INVALID_ARGUMENT',
-        `reserves of ${this.#heldBack} bytes exceed the budget of ${totalBytes}`,
-      );
-    }
-    this.#total = totalBytes;
-    this.#waiters = waiters;
-    this.#shares = shares;
+/** The use of one class. */
+export class ByteShare {
+  readonly name: string;
+  readonly limits: ShareLimits;
+  /** The most that it can ever get. */
+  readonly mostBytes: number;
+  readonly #account: Account;
+  readonly #mostWaiters: number;
+  readonly #queue: Deque<Waiter> = new Deque();
+  #used = 0;
+  /** Waiters that have not gone away. */
+  #waiting = 0;
+
+  constructor(
+    name: string,
+    limits: ShareLimits,
+    most: { readonly bytes: number; readonly waiters: number },
+    account: Account,
+  ) {
+    this.name = name;
+    this.limits = limits;
+    this.mostBytes = Math.min(limits.limitBytes, most.bytes);
+    this.#mostWaiters = most.waiters;
+    this.#account = account;
   }
 
   /** Bytes taken and not given back. */
@@ -61,30 +67,45 @@ export class ByteBudget<Class extends string> {
     return this.#used;
   }
 
-  #share(name: Class): Share {
-    const share = this.#shares.get(name);
-    assert(share !== undefined, `no class ${name} in this budget`);
-    return share;
+  /** Who waits for bytes. */
+  get waiting(): number {
+    return this.#waiting;
+  }
+
+  /** Bytes that could be taken now. */
+  get availableBytes(): number {
+    const ownLeft = Math.max(0, this.limits.reserveBytes - this.#used);
+    return Math.max(0, Math.min(this.limits.limitBytes - this.#used, this.#account.unreserved + ownLeft));
   }
 
   /** Takes the bytes if they are there and nobody of this class waits for some. */
-  tryTake(bytes: number, name: Class): boolean {
-    const share = this.#share(name);
-    return share.waiting === 0 && this.#takeIfThere(bytes, share);
+  tryTake(bytes: number): boolean {
+    return this.#waiting === 0 && this.#takeOrReclaim(bytes);
   }
 
-  #takeIfThere(bytes: number, share: Share): boolean {
-    const ownLeft = Math.max(0, share.reserve - share.used);
-    if (bytes > this.#total - this.#used - (this.#heldBack - ownLeft)) return false;
-    this.#move(share, bytes);
+  #takeOrReclaim(bytes: number): boolean {
+    if (this.#takeIfThere(bytes)) return true;
+    if (bytes > this.limits.limitBytes - this.#used) return false;
+    this.#account.reclaim(bytes - this.availableBytes);
+    return this.#takeIfThere(bytes);
+  }
+
+  #takeIfThere(bytes: number): boolean {
+    if (bytes > this.availableBytes) return false;
+    this.#move(bytes);
     return true;
   }
 
-  #move(share: Share, bytes: number): void {
-    this.#heldBack -= Math.max(0, share.reserve - share.used);
-    share.used += bytes;
+  #move(bytes: number): void {
+    const { reserveBytes } = this.limits;
+    const before = Math.max(0, reserveBytes - this.#used);
     this.#used += bytes;
-    this.#heldBack += Math.max(0, share.reserve - share.used);
+    this.#account.moved(bytes, Math.max(0, reserveBytes - this.#used) - before);
+  }
+
+  /** Takes bytes that are in use already, also above the limits: nobody else gets any until they are given back. */
+  charge(bytes: number): void {
+    this.#move(bytes);
   }
 
   /**
@@ -92,18 +113,18 @@ export class ByteBudget<Class extends string> {
    *
    * @throws INVALID_ARGUMENT (more than the class can ever get), QUEUE_FULL (too many wait), the signal's reason.
    */
-  async take(bytes: number, name: Class, signal: AbortSignal): Promise<void> {
+  async take(bytes: number, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    const share = this.#share(name);
-    if (this.tryTake(bytes, name)) return;
-    const highest = this.#mostFor(share);
-    if (bytes > highest) {
-      throw new MagnetarError('INVALID_ARGUMENT', `${bytes} bytes for ${name}: the budget allows at most ${highest}`);
+    if (this.tryTake(bytes)) return;
+    if (bytes > this.mostBytes) {
+      const text = `${bytes} bytes for ${this.name}: the budget allows at most ${this.mostBytes}`;
+      throw new MagnetarError('INVALID_ARGUMENT', text);
     }
-    if (share.waiting >= this.#waiters) {
-      throw new MagnetarError('QUEUE_FULL', `${share.waiting} wait for memory for ${name} already; no more are let in`);
+    if (this.#waiting >= this.#mostWaiters) {
+      const text = `${this.#waiting} wait for memory for ${this.name} already; no more are let in`;
+      throw new MagnetarError('QUEUE_FULL', text);
     }
-    share.waiting++;
+    this.#waiting++;
     await new Promise<void>((resolve, reject) => {
       const grant = (): void => {
         signal.removeEventListener('abort', abort);
@@ -112,37 +133,99 @@ export class ByteBudget<Class extends string> {
       const waiter: Waiter = { bytes, grant, gone: false };
       const abort = (): void => {
         waiter.gone = true;
-        share.waiting--;
+        this.#waiting--;
         reject(signal.reason as Error);
-        this.#serve(share);
+        this.serve();
       };
       signal.addEventListener('abort', abort, { once: true });
-      share.queue.push(waiter);
+      this.#queue.push(waiter);
     });
   }
 
-  #mostFor(share: Share): number {
-    let most = this.#total;
-    for (const other of this.#shares.values()) most -= other === share ? 0 : other.reserve;
-    return most;
+  /** Gives bytes back that were taken. @throws AssertionError when more is given than was taken */
+  give(bytes: number): void {
+    assert(bytes <= this.#used, `${bytes} bytes given back to ${this.name}, of which ${this.#used} were taken`);
+    this.#move(-bytes);
+    this.#account.freed();
   }
 
-  /** Gives bytes back that were taken for this class. @throws AssertionError when more is given than was taken. */
-  give(bytes: number, name: Class): void {
-    const share = this.#share(name);
-    assert(bytes <= share.used, `${bytes} bytes given back to ${name}, of which ${share.used} were taken`);
-    this.#move(share, -bytes);
-    for (const other of this.#shares.values()) this.#serve(other);
-  }
-
-  #serve(share: Share): void {
-    for (let first = share.queue.peek(); first !== undefined; first = share.queue.peek()) {
+  /** Lets those go on who wait for bytes that are there now. For the budget. */
+  serve(): void {
+    for (let first = this.#queue.peek(); first !== undefined; first = this.#queue.peek()) {
       if (!first.gone) {
-        if (!this.#takeIfThere(first.bytes, share)) return;
-        share.waiting--;
+        if (!this.#takeIfThere(first.bytes)) return;
+        this.#waiting--;
         first.grant();
       }
-      share.queue.shift();
+      this.#queue.shift();
     }
+  }
+}
+
+/**
+ * Bytes that a process may hold in buffers, shared by classes of use. A class can always get its reserve, whatever the
+ * others hold; beyond it, it gets what is left after the others' reserves, up to its limit. So work that frees memory
+ * (reads, acks, recovery) goes on when publishes have filled everything that they can get, and the other way round.
+ *
+ * Unless somebody has charged what was in use already: in use + what is left of each reserve <= total.
+ */
+export class ByteBudget<Class extends string> {
+  readonly totalBytes: number;
+  readonly #shares: ReadonlyMap<Class, ByteShare>;
+  #used = 0;
+  /** What the classes' reserves still hold back. */
+  #heldBack = 0;
+  #reclaim: ((bytes: number) => void) | undefined;
+
+  /** @throws INVALID_ARGUMENT when the reserves exceed the total */
+  constructor({ totalBytes, shares, waiters }: ByteBudgetOptions<Class>) {
+    this.totalBytes = totalBytes;
+    const all = Object.entries<ShareLimits>(shares);
+    for (const [, { reserveBytes }] of all) this.#heldBack += reserveBytes;
+    if (this.#heldBack > totalBytes) {
+      const text = `reserves of ${this.#heldBack} bytes exceed the budget of ${totalBytes}`;
+      throw new MagnetarError('INVALID_ARGUMENT', text);
+    }
+    const account = this.#account();
+    this.#shares = new Map(
+      all.map(([name, limits]) => {
+        const most = { bytes: totalBytes - this.#heldBack + limits.reserveBytes, waiters };
+        return [name as Class, new ByteShare(name, limits, most, account)];
+      }),
+    );
+  }
+
+  #account(): Account {
+    const unreserved = (): number => this.totalBytes - this.#used - this.#heldBack;
+    return {
+      get unreserved() {
+        return unreserved();
+      },
+      moved: (used, heldBack) => {
+        this.#used += used;
+        this.#heldBack += heldBack;
+      },
+      reclaim: (bytes) => this.#reclaim?.(bytes),
+      freed: () => {
+        for (const share of this.#shares.values()) if (share.waiting > 0) share.serve();
+      },
+    };
+  }
+
+  /** Bytes taken and not given back, over all classes. */
+  get usedBytes(): number {
+    return this.#used;
+  }
+
+  /** The part of one class. */
+  share(name: Class): ByteShare {
+    const share = this.#shares.get(name);
+    assert(share !== undefined, `no class ${name} in this budget`);
+    return share;
+  }
+
+  /** Sets who is asked, before anybody waits, to give back about so many bytes that he can do without. */
+  onShort(reclaim: (bytes: number) => void): void {
+    this.#reclaim = reclaim;
   }
 }

@@ -10,8 +10,11 @@ class FakeStream implements FrameStream<readonly number[]> {
   onWrite: () => void = () => undefined;
   readonly listeners = new Set<() => void>();
 
-  write(frame: readonly number[]): boolean {
+  readonly takers: ((() => void) | undefined)[] = [];
+
+  write(frame: readonly number[], taken?: () => void): boolean {
     this.frames.push(frame);
+    this.takers.push(taken);
     this.room -= 1;
     this.onWrite();
     return this.room > 0;
@@ -66,6 +69,21 @@ describe('Outbox', () => {
     expect(stream.frames[1]?.length).toBe(4_096);
     clock.turn();
     expect(stream.frames.length).toBe(2);
+  });
+
+  test('says how many bytes have left, when they have', () => {
+    const [clock, stream] = [new ManualClock(), new FakeStream()];
+    const left: number[] = [];
+    const outbox = new Outbox({ clock, stream, frame: frameOf, onTaken: (bytes) => left.push(bytes) });
+    for (const item of [1, 2, 3]) outbox.push(item, 10);
+    clock.turn();
+    outbox.push(4);
+    clock.turn();
+    outbox.push(5, 7);
+    clock.turn();
+    expect([stream.frames.length, left]).toEqual([3, []]);
+    for (const taken of stream.takers) taken?.();
+    expect(left).toEqual([30, 7]); // nothing is told of what has no bytes
   });
 
   test('an item that is larger than a frame has one of its own', () => {

@@ -7,8 +7,8 @@ const OUTBOX_FRAME_ITEMS = 4_096;
 
 /** The part of a gRPC stream that an outbox writes to. */
 export interface FrameStream<Frame> {
-  /** False: wait for 'drain'. */
-  write(frame: Frame): boolean;
+  /** False: wait for 'drain'. `taken` is called when the frame has left, and perhaps not at all when the stream ends. */
+  write(frame: Frame, taken?: () => void): boolean;
   on(event: 'drain', listener: () => void): unknown;
   off(event: 'drain', listener: () => void): unknown;
 }
@@ -21,6 +21,8 @@ export interface OutboxOptions<Item, Frame> {
   readonly frame: (items: readonly Item[]) => Frame;
   /** Called each time that the queue has become empty after the stream had asked to wait. */
   readonly onDrained?: () => void;
+  /** Called when items of so many bytes have left; not for those that are lost with the stream. */
+  readonly onTaken?: (bytes: number) => void;
   /** The largest sum of bytes of a frame; OUTBOX_FRAME_BYTES when not given. */
   readonly frameBytes?: number;
 }
@@ -35,6 +37,7 @@ export class Outbox<Item, Frame> {
   readonly #stream: FrameStream<Frame>;
   readonly #frame: (items: readonly Item[]) => Frame;
   readonly #onDrained: (() => void) | undefined;
+  readonly #onTaken: ((bytes: number) => void) | undefined;
   readonly #drained: () => void;
   readonly #frameBytes: number;
   #items: Item[] = [];
@@ -50,6 +53,7 @@ export class Outbox<Item, Frame> {
     this.#stream = options.stream;
     this.#frame = options.frame;
     this.#onDrained = options.onDrained;
+    this.#onTaken = options.onTaken;
     this.#frameBytes = options.frameBytes ?? OUTBOX_FRAME_BYTES;
     this.#drained = (): void => {
       this.#blocked = false;
@@ -115,6 +119,11 @@ export class Outbox<Item, Frame> {
     this.flush();
   };
 
+  #whenTaken(bytes: number): (() => void) | undefined {
+    const onTaken = this.#onTaken;
+    return onTaken === undefined || bytes === 0 ? undefined : () => onTaken(bytes);
+  }
+
   /** `force`: also while the stream asks to wait. What is pushed by somebody whom a write calls back goes out later. */
   #write(force: boolean): void {
     if (this.#writing || this.#items.length === 0) return;
@@ -134,7 +143,7 @@ export class Outbox<Item, Frame> {
       this.#bytes -= bytes;
       const frame = this.#frame(from === 0 && end === items.length ? items : items.slice(from, end));
       from = end;
-      if (!this.#stream.write(frame)) this.#blocked = true;
+      if (!this.#stream.write(frame, this.#whenTaken(bytes))) this.#blocked = true;
     }
     this.#writing = false;
     if (this.#closed || from === items.length) return;

@@ -1,8 +1,9 @@
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { Bookie } from '../../ledger/bookie.ts';
-import type { MagnetarError } from '../../lib/errors.ts';
+import { type MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import { appendRequest } from '../../wire/bookie-codec.ts';
-import type { AppendResponse, AppendResult, WireAppendEntry } from '../../wire/frames.ts';
+import { FrameGate } from '../../wire/frame-gate.ts';
+import type { AppendRequest, AppendResponse, AppendResult, WireAppendEntry } from '../../wire/frames.ts';
 import { toWireError } from '../../wire/status.ts';
 import { BookieStream, ITEM_BYTES, type StreamOptions } from './bookie-stream.ts';
 
@@ -12,23 +13,40 @@ export function serveAppends(
   bookie: Bookie,
   options: StreamOptions,
 ): BookieStream<AppendResult, AppendResponse> {
+  const { write } = options.memory;
+  const append = (entry: WireAppendEntry): void => {
+    const { request, payloadBytes } = entry;
+    bookie.append(entry, (error?: MagnetarError) => {
+      write.give(payloadBytes);
+      const result = error === undefined ? { request } : { request, error: toWireError(error) };
+      stream.answer(result, { items: 1, bytes: payloadBytes }, ITEM_BYTES);
+    });
+  };
+  const gate: FrameGate<AppendRequest> = new FrameGate({
+    share: write,
+    decode: appendRequest.decode,
+    cost(request) {
+      stream.greet(request.hello);
+      let bytes = 0;
+      for (const entry of request.entries ?? []) {
+        stream.take(1, entry.payloadBytes);
+        bytes += entry.payloadBytes;
+      }
+      return bytes;
+    },
+    run(request) {
+      for (const entry of request.entries ?? []) append(entry);
+    },
+    attempt: (work) => stream.attempt(work),
+    fail: (error) => stream.fail(toMagnetarError(error)),
+    read: (on) => stream.read(on),
+  });
   const stream: BookieStream<AppendResult, AppendResponse> = new BookieStream(call, options, {
     hello: (hello) => ({ hello }),
     answers: (results, credit) => ({ results, credit }),
-    frame(bytes) {
-      const request = appendRequest.decode(bytes);
-      stream.greet(request.hello);
-      for (const entry of request.entries ?? []) append(stream, bookie, entry);
-    },
+    frame: (bytes) => gate.enter(bytes),
+    waiting: () => gate.waiting > 0,
+    gone: () => gate.close(),
   });
   return stream;
-}
-
-function append(stream: BookieStream<AppendResult, AppendResponse>, bookie: Bookie, entry: WireAppendEntry): void {
-  const { request, payloadBytes } = entry;
-  stream.take(1, payloadBytes);
-  bookie.append(entry, (error?: MagnetarError) => {
-    const result = error === undefined ? { request } : { request, error: toWireError(error) };
-    stream.answer(result, { items: 1, bytes: payloadBytes }, ITEM_BYTES);
-  });
 }

@@ -1,8 +1,10 @@
 /** What the append and the read stream have in common: handshake, credit, answers gathered into frames, the end. */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import { hasCode, MagnetarError } from '../../lib/errors.ts';
+import type { ByteShare } from '../../runtime/byte-budget.ts';
 import type { Timer } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
+import type { StallGuard } from '../../runtime/stall-guard.ts';
 import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
 import { Outbox } from '../../wire/outbox.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
@@ -21,9 +23,18 @@ export interface Answer<Item> {
   readonly credit: Credit;
 }
 
+/** What of the process's memory streams use. */
+interface StreamMemory {
+  /** Entries that came to be stored and are not answered. */
+  readonly write: ByteShare;
+  /** Entries that were read for clients, which have not taken them. */
+  readonly read: StallGuard;
+}
+
 /** What every stream of a service is made with. */
 export interface StreamOptions {
   readonly environment: Environment;
+  readonly memory: StreamMemory;
   readonly serverName: string;
   /** The bookie's. */
   readonly instance: Buffer | undefined;
@@ -46,6 +57,12 @@ export interface StreamKind<Item, Frame> {
   readonly frame: (bytes: Buffer) => void;
   /** The client has read what it was sent. */
   readonly drained?: () => void;
+  /** The client has taken answers of so many bytes. */
+  readonly taken?: (bytes: number) => void;
+  /** Frames have come that are not handled yet. */
+  readonly waiting?: () => boolean;
+  /** The stream is over. */
+  readonly gone: () => void;
 }
 
 export class BookieStream<Item, Frame> {
@@ -69,8 +86,13 @@ export class BookieStream<Item, Frame> {
     this.#creditItems = options.credit.items;
     this.#creditBytes = options.credit.bytes;
     const { clock } = options.environment;
-    const onDrained = (): void => kind.drained?.();
-    this.#outbox = new Outbox({ clock, stream: call, frame: (answers) => this.#frame(answers), onDrained });
+    this.#outbox = new Outbox({
+      clock,
+      stream: call,
+      frame: (answers) => this.#frame(answers),
+      onDrained: () => kind.drained?.(),
+      ...(kind.taken === undefined ? {} : { onTaken: kind.taken }),
+    });
     const late = new MagnetarError('DEADLINE_EXCEEDED', `no ClientHello came within ${HANDSHAKE_MS} ms`);
     this.#handshake = clock.after(HANDSHAKE_MS, () => this.fail(late), { unref: true });
     call.on('data', (bytes: Buffer) => this.#onData(bytes));
@@ -82,9 +104,9 @@ export class BookieStream<Item, Frame> {
     call.on('close', () => this.#finish());
   }
 
-  /** Bytes of answers that are not written yet. */
-  get queuedBytes(): number {
-    return this.#outbox.queuedBytes;
+  /** True while the client has not taken what it was sent. */
+  get blocked(): boolean {
+    return this.#outbox.blocked;
   }
 
   /** False when nobody is there to be answered any more. */
@@ -93,9 +115,21 @@ export class BookieStream<Item, Frame> {
   }
 
   #onData(bytes: Buffer): void {
+    this.attempt(() => this.#kind.frame(bytes));
+  }
+
+  /** Reads on, or no more. */
+  read(on: boolean): void {
+    if (on) this.#call.resume();
+    else this.#call.pause();
+    if (on) this.#endWhenAnswered();
+  }
+
+  /** Runs what may throw: an error ends the stream. */
+  attempt(work: () => void): void {
     if (this.#over) return;
     try {
-      this.#kind.frame(bytes);
+      work();
     } catch (error) {
       if (!hasCode(error)) this.#options.environment.logger.error('a frame could not be handled', { error });
       this.fail(
@@ -163,7 +197,7 @@ export class BookieStream<Item, Frame> {
   }
 
   #endWhenAnswered(): void {
-    if (!this.#halfClosed || this.#open > 0 || this.#over) return;
+    if (!this.#halfClosed || this.#open > 0 || this.#over || this.#kind.waiting?.() === true) return;
     this.#outbox.close();
     this.#call.end();
     this.#finish();
@@ -181,6 +215,7 @@ export class BookieStream<Item, Frame> {
     this.#over = true;
     this.#handshake.cancel();
     this.#outbox.discard();
+    this.#kind.gone();
     this.#options.gone();
   }
 }

@@ -1,7 +1,9 @@
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 import type { Bookie, StoredEntry } from '../../ledger/bookie.ts';
 import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
+import { Deque } from '../../lib/collections/deque.ts';
 import { NO_ENTRY } from '../../lib/ids.ts';
+import { unpinned } from '../../lib/views.ts';
 import { readRequest } from '../../wire/bookie-codec.ts';
 import type {
   Credit,
@@ -11,14 +13,17 @@ import type {
   WireReadEntries,
   WireReadLac,
 } from '../../wire/frames.ts';
+import { SendWindow } from '../../wire/send-window.ts';
 import { toWireError } from '../../wire/status.ts';
 import { BookieStream, ITEM_BYTES, type StreamOptions } from './bookie-stream.ts';
 
 /** One read gives so many bytes and entries at most, whatever it asks for. */
 const ANSWER_BYTES = 4_194_304;
 const ANSWER_ENTRIES = 10_000;
-/** Answers that are being read, or wait to be sent, take so many bytes; further reads wait. */
-const UNSENT_BYTES = 16_777_216;
+/** Nothing less is read at once: an entry, and what lies beside it. */
+const LEAST_BYTES = 131_072;
+/** Answers that are being read, or are not taken, may have so many bytes; further reads wait. */
+const WINDOW_BYTES = 16_777_216;
 /** Questions for the last-add-confirmed cost no credit; so many may be open. */
 const OPEN_LACS = 65_536;
 
@@ -52,9 +57,8 @@ class ReadStream {
   readonly stream: BookieStream<Answer, ReadResponse>;
   readonly #bookie: Bookie;
   /** Reads that wait for room; bounded by the credit. */
-  #waiting: WireReadEntries[] = [];
-  /** Bytes set aside for reads that are under way. */
-  #reserved = 0;
+  readonly #waiting: Deque<WireReadEntries> = new Deque();
+  readonly #window: SendWindow;
   #openLacs = 0;
 
   constructor(call: ServerDuplexStream<Buffer, ReadResponse>, bookie: Bookie, options: StreamOptions) {
@@ -64,6 +68,17 @@ class ReadStream {
       answers: frameOf,
       frame: (bytes) => this.#frame(bytes),
       drained: () => this.#pump(),
+      taken: (taken) => this.#window.taken(taken),
+      gone: () => {
+        this.#window.close();
+        this.#waiting.clear();
+      },
+    });
+    this.#window = new SendWindow({
+      guard: options.memory.read,
+      mostBytes: WINDOW_BYTES,
+      onRoom: () => this.#pump(),
+      end: (error) => this.stream.fail(error),
     });
   }
 
@@ -88,22 +103,18 @@ class ReadStream {
     this.#pump();
   }
 
-  /** Starts reads for which there is room; one always has. */
+  /** Starts reads for which there is room. */
   #pump(): void {
-    let started = 0;
-    for (const read of this.#waiting) {
-      const size = answerBytes(read);
-      const taken = this.#reserved + this.stream.queuedBytes;
-      if (!this.stream.live || (taken > 0 && taken + size > UNSENT_BYTES)) break;
-      started++;
-      this.#reserved += size;
-      void this.#read(read, size);
+    for (let read = this.#waiting.peek(); read !== undefined; read = this.#waiting.peek()) {
+      const wanted = Math.max(answerBytes(read), LEAST_BYTES);
+      const room = this.stream.blocked ? 0 : this.#window.reserve(wanted, LEAST_BYTES);
+      if (room === 0) return;
+      this.#waiting.shift();
+      void this.#read(read, room);
     }
-    if (started > 0) this.#waiting = this.#waiting.slice(started);
-    if (!this.stream.live) this.#waiting = [];
   }
 
-  async #read(read: WireReadEntries, size: number): Promise<void> {
+  async #read(read: WireReadEntries, room: number): Promise<void> {
     const { request, ledgerId, firstEntryId, fence, masterKey } = read;
     let [result, bytes]: [EntriesResult, number] = [{ request }, ITEM_BYTES];
     try {
@@ -111,15 +122,16 @@ class ReadStream {
         ledgerId,
         firstEntryId,
         maxEntries: Math.min(read.maxEntries, ANSWER_ENTRIES),
-        maxBytes: size,
+        maxBytes: Math.min(room, answerBytes(read)),
         ...(fence ? { fence: { masterKey } } : {}),
       });
-      result = { request, entries };
+      result = { request, entries: unpinnedEntries(entries) };
       bytes = entries.reduce((sum: number, { payload }: StoredEntry) => sum + payload.length + ITEM_BYTES, ITEM_BYTES);
     } catch (error) {
       result = { request, error: toWireError(toMagnetarError(error)) };
     }
-    this.#reserved -= size;
+    this.#window.cancel(room);
+    this.#window.add(bytes);
     this.stream.answer({ kind: 'entries', result }, ONE_READ, bytes);
     this.#pump();
   }
@@ -132,8 +144,16 @@ class ReadStream {
       result = { request, error: toWireError(toMagnetarError(error)), lac: NO_ENTRY, lastEntryId: NO_ENTRY };
     }
     this.#openLacs--;
+    this.#window.add(ITEM_BYTES);
     this.stream.answer({ kind: 'lac', result }, FREE, ITEM_BYTES);
   }
+}
+
+/** One read of a disk brings more than one client may want of it: what is kept pins no more than twice its bytes. */
+function unpinnedEntries(entries: readonly StoredEntry[]): readonly StoredEntry[] {
+  const bytes = entries.reduce((sum, { payload }) => sum + payload.length, 0);
+  if (bytes * 2 >= (entries[0]?.payload.buffer.byteLength ?? 0)) return entries;
+  return entries.map((entry) => ({ ...entry, payload: unpinned(entry.payload, 1) }));
 }
 
 function answerBytes(read: WireReadEntries): number {

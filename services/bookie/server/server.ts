@@ -3,6 +3,8 @@ import type { Server } from '@grpc/grpc-js';
 import type { Bookie } from '../../ledger/bookie.ts';
 import type { MagnetarError } from '../../lib/errors.ts';
 import type { Environment } from '../../runtime/environment.ts';
+import { type MemoryBudget, memoryBudget } from '../../runtime/memory.ts';
+import { StallGuard } from '../../runtime/stall-guard.ts';
 import type { Credit } from '../../wire/frames.ts';
 import { type BookieHandlers, bookieService } from '../../wire/services.ts';
 import { serveAppends } from './append-stream.ts';
@@ -14,6 +16,8 @@ export interface BookieServiceOptions {
   readonly environment: Environment;
   /** For clients' logs: name and version. */
   readonly serverName: string;
+  /** The memory of the process. One of its own when not given. */
+  readonly memory?: MemoryBudget;
   /** What one client may have under way on its append stream. 8,192 entries of 33,554,432 bytes. */
   readonly appendCredit?: Credit;
   /** What one client may have under way on its read stream, in reads. 1,024. */
@@ -33,6 +37,8 @@ const READ_CREDIT: Credit = { items: 1_024, bytes: 0 };
 export function addBookieService(server: Server, bookie: Bookie, options: BookieServiceOptions): BookieService {
   const { environment, serverName, appendCredit = APPEND_CREDIT, readCredit = READ_CREDIT } = options;
   const { instance } = bookie;
+  const { memory: budget = memoryBudget() } = options;
+  const memory = { write: budget.share('write'), read: new StallGuard(environment.clock, budget.share('read')) };
   const streams = new Set<{ fail(error: MagnetarError): void }>();
   let stopped: MagnetarError | undefined;
   const handlers: BookieHandlers = {
@@ -42,7 +48,14 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         return;
       }
       const gone = (): void => void streams.delete(stream);
-      const stream = serveAppends(call, bookie, { environment, serverName, instance, credit: appendCredit, gone });
+      const stream = serveAppends(call, bookie, {
+        environment,
+        memory,
+        serverName,
+        instance,
+        credit: appendCredit,
+        gone,
+      });
       streams.add(stream);
     },
     Read(call) {
@@ -51,7 +64,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         return;
       }
       const gone = (): void => void streams.delete(stream);
-      const stream = serveReads(call, bookie, { environment, serverName, instance, credit: readCredit, gone });
+      const stream = serveReads(call, bookie, { environment, memory, serverName, instance, credit: readCredit, gone });
       streams.add(stream);
     },
   };

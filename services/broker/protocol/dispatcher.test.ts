@@ -16,7 +16,7 @@ function entry(index: number, count = 10, bytes = 100): Entry {
 }
 
 const MANY = { type: 'flow', messages: 1_000, bytes: 1_000_000 } as const;
-const LIMITS = { readBytes: 1_000, prefetchBytes: 0 };
+const READ_BYTES = 1_000;
 
 /** What is delivered, as text: "10" or "10 skip 3". */
 function shown(effects: readonly Effect[]): string[] {
@@ -29,9 +29,9 @@ function shown(effects: readonly Effect[]): string[] {
   });
 }
 
-function newDispatcher(end: number, limits = LIMITS, start = 0) {
+function newDispatcher(end: number, readBytes = READ_BYTES, start = 0) {
   const state = new AckState(at(start));
-  const dispatcher = new Dispatcher<Entry>(state, at(end), limits);
+  const dispatcher = new Dispatcher<Entry>(state, at(end), readBytes);
   const step = (event: DispatchEvent<Entry>): string[] => shown(dispatcher.step(event));
   return { state, dispatcher, step };
 }
@@ -67,20 +67,33 @@ describe('Dispatcher', () => {
     expect(step({ type: 'entries', generation: 0, entries: [entry(30), entry(40)] })).toEqual(['30']);
   });
 
-  test('asks for no more than the permits, or what may be read ahead', () => {
-    const { dispatcher } = newDispatcher(1_000, { readBytes: 5_000, prefetchBytes: 250 });
-    const [ahead] = dispatcher.step({ type: 'acked' });
-    expect(ahead).toMatchObject({ type: 'read', from: 0, maxBytes: 250 });
-    expect(dispatcher.step({ type: 'entries', generation: 0, entries: [entry(0), entry(10)] })).toMatchObject([
-      { type: 'read', from: 20, maxBytes: 50 },
-    ]);
-    expect(dispatcher.step({ type: 'entries', generation: 0, entries: [entry(20)] })).toEqual([]);
+  test('asks for no more than the permits, and for nothing ahead of them', () => {
+    const { dispatcher } = newDispatcher(1_000, 5_000);
+    expect(dispatcher.step({ type: 'acked' })).toEqual([]);
     expect(dispatcher.step({ type: 'flow', messages: 50, bytes: 3_000 })).toMatchObject([
-      { type: 'deliver' },
-      { type: 'deliver' },
-      { type: 'deliver' },
-      { type: 'read', from: 30, maxBytes: 2_700, maxMessages: 20 },
+      { type: 'read', from: 0, maxBytes: 3_000, maxMessages: 50 },
     ]);
+    const entries = [0, 10, 20, 30].map((index) => entry(index, 10, 700));
+    expect(dispatcher.step({ type: 'entries', generation: 0, entries })).toMatchObject([
+      ...entries.map(() => ({ type: 'deliver' })),
+      { type: 'read', from: 40, maxBytes: 200, maxMessages: 10 },
+    ]);
+  });
+
+  test('is idle when it has permits, and everything up to the end', () => {
+    const { step, dispatcher } = newDispatcher(10);
+    expect(dispatcher.idle).toBe(false);
+    step({ type: 'flow', messages: 15, bytes: 1_000 });
+    expect(dispatcher.idle).toBe(false); // it reads
+    step({ type: 'entries', generation: 0, entries: [entry(0)] });
+    expect(dispatcher.idle).toBe(true);
+    step({ type: 'appended', end: at(20) });
+    expect(dispatcher.end).toBe(20);
+    step({ type: 'entries', generation: 0, entries: [] });
+    expect(dispatcher.idle).toBe(true); // nothing was there
+    step({ type: 'retry' });
+    step({ type: 'entries', generation: 0, entries: [entry(10)] });
+    expect(dispatcher.idle).toBe(false); // it has no permits left: a flow wakes it
   });
 
   test('what is acknowledged is skipped and costs no permits; whole entries of it are not read', () => {
@@ -97,7 +110,7 @@ describe('Dispatcher', () => {
   });
 
   test('begins within an entry', () => {
-    const { step } = newDispatcher(20, LIMITS, 13);
+    const { step } = newDispatcher(20, READ_BYTES, 13);
     expect(step(MANY)).toEqual(['read 13']);
     expect(step({ type: 'entries', generation: 0, entries: [entry(10)] })).toEqual(['10 skip 0700', 'caught up 20']);
   });
@@ -161,8 +174,8 @@ describe('Dispatcher', () => {
 
   test('whatever happens: what is not acknowledged is delivered once per seek, in order, and at last all of it', () => {
     fc.assert(
-      fc.property(fc.array(action, { maxLength: 60 }), fc.nat(300), (actions, prefetchBytes) => {
-        const topic = new Topic(prefetchBytes);
+      fc.property(fc.array(action, { maxLength: 60 }), (actions) => {
+        const topic = new Topic();
         for (const each of actions) topic.act(each);
         topic.finish();
         expect(topic.problems).toEqual([]);
@@ -185,7 +198,7 @@ class Topic {
   readonly problems: string[] = [];
   readonly #entries: Entry[] = [];
   readonly #state = new AckState(at(0));
-  readonly #dispatcher: Dispatcher<Entry>;
+  readonly #dispatcher: Dispatcher<Entry> = new Dispatcher(this.#state, at(0), 200);
   #end = at(0);
   #reads: (Effect & { type: 'read' })[] = [];
   /** Delivered since the last seek. */
@@ -193,10 +206,6 @@ class Topic {
   #lastDelivered = -1;
   #start = 0;
   #announced = false;
-
-  constructor(prefetchBytes: number) {
-    this.#dispatcher = new Dispatcher(this.#state, at(0), { readBytes: 200, prefetchBytes });
-  }
 
   act(action: Action): void {
     switch (action.type) {

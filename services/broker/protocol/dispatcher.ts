@@ -42,7 +42,7 @@ export type DispatchEvent<Entry extends DispatchEntry> =
 export type DispatchEffect<Entry extends DispatchEntry> =
   /**
    * Read entries from the one that holds index `from` on, below the topic's end, until one would take them above
-   * `maxBytes`; the first comes in any case. More than `maxMessages` messages are of no use yet.
+   * `maxBytes`, or until they have `maxMessages` messages; the first comes in any case.
    */
   | {
       readonly type: 'read';
@@ -56,22 +56,12 @@ export type DispatchEffect<Entry extends DispatchEntry> =
   /** Everything below `index` was delivered or needed no delivery. Once each time that it becomes so. */
   | { readonly type: 'caughtUp'; readonly index: MessageIndex };
 
-/** Bounds of reading. */
-export interface DispatchLimits {
-  /** Bytes asked for in one read. */
-  readonly readBytes: number;
-  /** Bytes that may be read ahead of the permits; 0: none. */
-  readonly prefetchBytes: number;
-}
-
-const DEFAULT_LIMITS: DispatchLimits = { readBytes: 1_048_576, prefetchBytes: 262_144 };
-
 const NOTHING: readonly never[] = Object.freeze([]);
 
 /** The machine. `state` is shared with whoever acknowledges; a reader has one of its own, moved by `reset`. */
 export class Dispatcher<Entry extends DispatchEntry> {
   readonly #state: AckState;
-  readonly #limits: DispatchLimits;
+  readonly #readBytes: number;
   #end: MessageIndex;
   /** Everything below was delivered or needed no delivery. */
   #next: MessageIndex;
@@ -81,7 +71,6 @@ export class Dispatcher<Entry extends DispatchEntry> {
   #bytes = 0;
   /** Entries that wait for permits. */
   #waiting: Entry[] = [];
-  #waitingBytes = 0;
   #reading = false;
   /** Why nothing may be read: the last read found nothing, or failed. */
   #blocked: 'empty' | 'failed' | undefined;
@@ -89,9 +78,10 @@ export class Dispatcher<Entry extends DispatchEntry> {
   #caughtUp = false;
   #closed = false;
 
-  constructor(state: AckState, end: MessageIndex, limits: DispatchLimits = DEFAULT_LIMITS) {
+  /** @param readBytes bytes that are asked for in one read at most */
+  constructor(state: AckState, end: MessageIndex, readBytes: number) {
     this.#state = state;
-    this.#limits = limits;
+    this.#readBytes = readBytes;
     this.#end = end;
     this.#next = state.markDelete;
     this.#readNext = state.markDelete;
@@ -100,6 +90,18 @@ export class Dispatcher<Entry extends DispatchEntry> {
   /** Everything below was delivered in this generation, or needed no delivery. */
   get nextIndex(): MessageIndex {
     return this.#next;
+  }
+
+  /** The topic's end, as far as it was told. */
+  get end(): MessageIndex {
+    return this.#end;
+  }
+
+  /** It has permits, and nothing to do before the end has moved. */
+  get idle(): boolean {
+    if (this.#closed || this.#reading) return false;
+    if (this.#blocked !== undefined) return this.#blocked === 'empty';
+    return this.#messages > 0 && this.#bytes > 0 && this.#waiting.length === 0 && this.#readNext >= this.#end;
   }
 
   /** What is left of the permits. Not below 0 by more than one entry. */
@@ -153,7 +155,6 @@ export class Dispatcher<Entry extends DispatchEntry> {
     this.#reading = false;
     this.#blocked = undefined;
     this.#waiting = [];
-    this.#waitingBytes = 0;
   }
 
   #seek(to: MessageIndex): void {
@@ -180,7 +181,6 @@ export class Dispatcher<Entry extends DispatchEntry> {
       if (end <= after) continue;
       after = end;
       this.#waiting.push(entry);
-      this.#waitingBytes += entry.block.length;
     }
     this.#readNext = after;
   }
@@ -206,7 +206,6 @@ export class Dispatcher<Entry extends DispatchEntry> {
         effects.push(skip === undefined ? { type: 'deliver', entry } : { type: 'deliver', entry, skip });
       }
       taken++;
-      this.#waitingBytes -= block.length;
       this.#next = (index + count) as MessageIndex;
     }
     if (taken > 0) this.#waiting.splice(0, taken);
@@ -225,17 +224,10 @@ export class Dispatcher<Entry extends DispatchEntry> {
     const from = this.#passed(this.#readNext > this.#next ? this.#readNext : this.#next);
     this.#readNext = from;
     if (from >= this.#end) return;
-    const { readBytes, prefetchBytes } = this.#limits;
-    let maxBytes = prefetchBytes - this.#waitingBytes;
-    let maxMessages = Number.MAX_SAFE_INTEGER;
-    if (this.#waiting.length === 0 && this.#messages > 0 && this.#bytes > 0) {
-      maxMessages = this.#messages;
-      maxBytes = Math.max(maxBytes, this.#bytes);
-    }
-    if (maxBytes <= 0) return;
+    if (this.#waiting.length > 0 || this.#messages <= 0 || this.#bytes <= 0) return;
     this.#reading = true;
-    maxBytes = Math.min(readBytes, maxBytes);
-    effects.push({ type: 'read', from, maxBytes, maxMessages, generation: this.#generation });
+    const maxBytes = Math.min(this.#readBytes, this.#bytes);
+    effects.push({ type: 'read', from, maxBytes, maxMessages: this.#messages, generation: this.#generation });
   }
 
   #notice(effects: DispatchEffect<Entry>[]): void {

@@ -15,9 +15,11 @@ import type {
   Seek,
   Subscribe,
 } from '../../wire/frames.ts';
+import { FrameGate } from '../../wire/frame-gate.ts';
+import { SendWindow } from '../../wire/send-window.ts';
 import { toWireError } from '../../wire/status.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
-import type { ConsumerSink } from '../topic/consumer.ts';
+import type { PendingRead } from '../topic/consumer.ts';
 import type { LogEntry } from '../topic/log-entry.ts';
 import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
 import { ConsumerSession } from './consumer-session.ts';
@@ -27,10 +29,9 @@ import { serverHello, SessionStream } from './session-stream.ts';
 const NO_SKIP: Buffer = Buffer.alloc(0);
 /** What a delivery takes besides its block, about. */
 const DELIVERY_BYTES: number = 64;
-/** Reads of one stream that may be waiting for a ledger: each brings up to half a MiB. */
-const READS: number = 16;
-
-type Read = Parameters<ConsumerSink['whenRoom']>[0];
+/** What an acknowledgment takes, about, and each number of its ranges. */
+const ACK_BYTES: number = 128;
+const ACK_NUMBER_BYTES: number = 16;
 
 export class ConsumeSession {
   readonly #dependencies: SessionDependencies;
@@ -38,10 +39,14 @@ export class ConsumeSession {
   readonly #consumers: Map<number, ConsumerSession> = new Map();
   /** Consumers that have ended: what was sent to them before the client knew of it is passed over. */
   readonly #ended: Set<number> = new Set();
-  /** Reads that wait until the client has taken what it was sent. */
-  readonly #reads: Deque<Read> = new Deque();
-  /** Reads that wait for a ledger. */
-  #reading = 0;
+  readonly #gate: FrameGate<ConsumeRequest>;
+  /** What was read for this stream and its client has not taken. */
+  readonly #window: SendWindow;
+  /** Reads that wait for room in the window. */
+  readonly #reads: Deque<PendingRead> = new Deque();
+  #runScheduled = false;
+  /** Memory of acknowledgments that are not answered. */
+  #ackBytes = 0;
   #ackCredit: number;
   #acksBack = 0;
   #creditQueued = false;
@@ -54,7 +59,7 @@ export class ConsumeSession {
     dependencies: SessionDependencies,
     onGone: (session: ConsumeSession) => void,
   ) {
-    const { options, clock, logger, stats } = dependencies;
+    const { options, clock, logger, memory, stats } = dependencies;
     this.#dependencies = dependencies;
     this.#ackCredit = options.ackWindowItems;
     this.#onGone = onGone;
@@ -64,20 +69,39 @@ export class ConsumeSession {
       {
         toFrame: (items) => toConsumeResponse(items, this.#takeCredit()),
         hello: (hello) => ({ hello: serverHello(hello, options, { items: options.ackWindowItems, bytes: 0 }) }),
-        frame: (bytes) => this.#onFrame(consumeRequest.decode(bytes)),
+        frame: (bytes) => this.#gate.enter(bytes),
         halfClosed: () => {
           this.#ending ??= { error: undefined };
           this.#endWhenDone();
         },
         gone: () => this.#gone(),
         drained: () => this.#runReads(),
+        taken: (bytes) => this.#window.taken(bytes),
       },
     );
+    this.#gate = new FrameGate({
+      share: memory.ack,
+      decode: consumeRequest.decode,
+      cost: (frame) => this.#cost(frame),
+      run: (frame) => this.#run(frame),
+      attempt: (work) => this.#stream.attempt(work),
+      fail: (error) => this.#stream.fail(toMagnetarError(error)),
+      read: (on) => {
+        if (!on || this.#ending === undefined) this.#stream.read(on);
+        if (on) this.#endWhenDone();
+      },
+    });
+    this.#window = new SendWindow({
+      guard: memory.read,
+      mostBytes: options.deliveryWindowBytes,
+      onRoom: () => this.#runReads(),
+      end: (error) => this.#stream.fail(error),
+    });
   }
 
   /** Acks, seeks and openings that are not answered. */
   get underWay(): number {
-    let count = 0;
+    let count = this.#gate.waiting;
     for (const consumer of this.#consumers.values()) count += consumer.underWay;
     return count;
   }
@@ -85,7 +109,7 @@ export class ConsumeSession {
   /** Takes nothing more in, answers what is under way, and ends the stream with this error. */
   stop(error: MagnetarError): void {
     this.#ending = { error };
-    this.#stream.pause();
+    this.#stream.read(false);
     this.#endWhenDone();
   }
 
@@ -94,9 +118,23 @@ export class ConsumeSession {
     this.#stream.fail(error);
   }
 
-  /** The fields of a frame in the order of their numbers. */
-  #onFrame(frame: ConsumeRequest): void {
+  /** What the acknowledgments of a frame cost. @throws PROTOCOL_VIOLATION, CREDIT_EXCEEDED */
+  #cost(frame: ConsumeRequest): number {
     this.#stream.greet(frame.hello);
+    let bytes = 0;
+    for (const ack of frame.acks ?? []) {
+      this.#ackCredit--;
+      bytes += ackBytes(ack);
+    }
+    if (this.#ackCredit >= 0) return bytes;
+    const { ackWindowItems } = this.#dependencies.options;
+    const text = `an Ack came without credit; at most ${ackWindowItems} may be under way`;
+    throw new MagnetarError('CREDIT_EXCEEDED', text);
+  }
+
+  /** The fields of a frame in the order of their numbers. */
+  #run(frame: ConsumeRequest): void {
+    for (const ack of frame.acks ?? []) this.#ackBytes += ackBytes(ack);
     for (const subscribe of frame.subscribes ?? []) this.#subscribe(subscribe);
     for (const flow of frame.flows ?? []) this.#flow(flow);
     for (const ack of frame.acks ?? []) this.#ack(ack);
@@ -123,7 +161,7 @@ export class ConsumeSession {
           receipt: error === undefined ? receipt : { ...receipt, error: toWireError(error) },
         });
       },
-      ackDone: () => this.#ackDone(),
+      ackDone: (ack) => this.#ackDone(ack),
       seekDone: (seekId, result, moves) => this.#seekDone(number, { seekId, result, moves }),
       closed: (error) => this.#closed(number, error),
     });
@@ -138,7 +176,7 @@ export class ConsumeSession {
       if (session.gone) return;
       const instance = Buffer.from(subscribe.instance); // the frame that it is a view of may be large
       const sink = {
-        whenRoom: (read: Read) => this.#whenRoom(read),
+        whenRoom: (read: PendingRead) => this.#whenRoom(read),
         deliver: (entry: LogEntry, skip: Buffer | undefined, times: number) =>
           this.#deliver(number, entry, skip, times),
         caughtUp: (index: MessageIndex) =>
@@ -182,16 +220,8 @@ export class ConsumeSession {
   }
 
   #ack(ack: Ack): void {
-    this.#ackCredit--;
-    if (this.#ackCredit < 0) {
-      const { ackWindowItems } = this.#dependencies.options;
-      throw new MagnetarError(
-        'CREDIT_EXCEEDED',
-        `an Ack came without credit; at most ${ackWindowItems} may be under way`,
-      );
-    }
     const session = this.#session(ack.consumer, 'Ack');
-    if (session === undefined) this.#ackDone();
+    if (session === undefined) this.#ackDone(ack);
     else session.ack(ack);
   }
 
@@ -224,40 +254,53 @@ export class ConsumeSession {
       block: entry.block,
       redeliveries,
     };
-    this.#stream.push({ kind: 'delivery', delivery }, entry.block.length + DELIVERY_BYTES);
+    const bytes = entry.block.length + DELIVERY_BYTES;
+    this.#window.add(bytes);
+    this.#stream.push({ kind: 'delivery', delivery }, bytes);
   }
 
-  #whenRoom(read: Read): void {
-    if (this.#reads.length === 0 && this.#hasRoom()) this.#runRead(read);
-    else this.#reads.push(read);
+  #whenRoom(read: PendingRead): void {
+    if (this.#reads.length > 0 || !this.#tryRead(read)) this.#reads.push(read);
   }
 
-  #hasRoom(): boolean {
-    const { deliveryBufferBytes } = this.#dependencies.options;
-    return !this.#stream.blocked && this.#stream.queuedBytes < deliveryBufferBytes && this.#reading < READS;
-  }
-
-  #runRead(read: Read): void {
-    const delivered = read();
-    if (delivered === undefined) return;
-    this.#reading++;
-    const done = (): void => {
-      this.#reading--;
-      this.#runReads();
-    };
-    void delivered.then(done, done);
+  /** Reads when there is room for it. */
+  #tryRead({ wantedBytes, leastBytes, run }: PendingRead): boolean {
+    if (this.#stream.blocked) return false;
+    const room = this.#window.reserve(wantedBytes + DELIVERY_BYTES, leastBytes + DELIVERY_BYTES);
+    if (room === 0) return false;
+    const delivered = run(room);
+    // What was delivered is charged by itself.
+    if (delivered === undefined) this.#window.cancel(room);
+    else {
+      const done = (): void => {
+        this.#window.cancel(room);
+        this.#runReads();
+      };
+      void delivered.then(done, done);
+    }
+    return true;
   }
 
   #runReads(): void {
     // A read that is done at once delivers at once, and may ask for the next, which then waits behind the others.
-    for (let left = this.#reads.length; left > 0 && this.#hasRoom(); left--) {
-      const read = this.#reads.shift();
-      if (read !== undefined) this.#runRead(read);
+    for (let left = this.#reads.length; left > 0; left--) {
+      const read = this.#reads.peek();
+      if (read === undefined || !this.#tryRead(read)) return;
+      this.#reads.shift();
     }
-    if (this.#reads.length > 0 && this.#hasRoom()) this.#dependencies.clock.nextTurn(() => this.#runReads());
+    if (this.#reads.length === 0 || this.#runScheduled) return;
+    this.#runScheduled = true;
+    this.#dependencies.clock.nextTurn(() => {
+      this.#runScheduled = false;
+      this.#runReads();
+    });
   }
 
-  #ackDone(): void {
+  #ackDone(ack: Ack): void {
+    if (!this.#stream.open) return;
+    const bytes = ackBytes(ack);
+    this.#ackBytes -= bytes;
+    this.#dependencies.memory.ack.give(bytes);
     this.#acksBack++;
     if (!this.#creditQueued) {
       this.#creditQueued = true;
@@ -315,11 +358,18 @@ export class ConsumeSession {
   }
 
   #gone(): void {
+    this.#gate.close();
+    this.#window.close();
+    this.#dependencies.memory.ack.give(this.#ackBytes);
     this.#reads.clear();
     for (const consumer of this.#consumers.values()) consumer.drop();
     this.#consumers.clear();
     this.#onGone(this);
   }
+}
+
+function ackBytes(ack: Ack): number {
+  return ACK_BYTES + ack.ranges.length * ACK_NUMBER_BYTES;
 }
 
 function violation(text: string): MagnetarError {

@@ -13,7 +13,7 @@ export interface ConsumerEvents {
   /** Without an error: every Ack up to this id is durable, those refused before excepted. */
   ackReceipt(ackId: number, error: MagnetarError | undefined): void;
   /** An Ack is over: its credit is free again. */
-  ackDone(): void;
+  ackDone(ack: Ack): void;
   /** `moves`: how often the subscription was moved so far. */
   seekDone(seekId: number, result: MessageIndex | MagnetarError, moves: number): void;
   /** It is closed as the client asked, or because of an error. Nothing comes after this. */
@@ -31,6 +31,7 @@ export class ConsumerSession {
   #consumer: TopicConsumer | undefined;
   /** What came before the consumer was open; bounded by the credit for acks, by SEEKS, and by EARLY_RANGES. */
   #waiting: ((consumer: TopicConsumer) => void)[] = [];
+  readonly #earlyAcks: Ack[] = [];
   #earlyMessages = 0;
   #earlyBytes = 0;
   #earlyRanges = 0;
@@ -65,6 +66,7 @@ export class ConsumerSession {
     this.#consumer = consumer;
     const waiting = this.#waiting;
     this.#waiting = [];
+    this.#earlyAcks.length = 0;
     consumer.start();
     if (this.#earlyMessages + this.#earlyBytes > 0) consumer.flow(this.#earlyMessages, this.#earlyBytes);
     for (const action of waiting) action(consumer);
@@ -83,16 +85,17 @@ export class ConsumerSession {
       if (this.#earlyRanges > EARLY_RANGES) {
         const text = `acks with ${this.#earlyRanges} ranges wait for the consumer to be open, where ${EARLY_RANGES} may`;
         if (ack.ackId > 0) this.#events.ackReceipt(ack.ackId, new MagnetarError('QUEUE_FULL', text));
-        this.#events.ackDone();
+        this.#events.ackDone(ack);
         return;
       }
     }
     this.#acksUnderWay++;
+    if (this.#consumer === undefined) this.#earlyAcks.push(ack);
     this.#do((consumer) => {
       consumer.acknowledge(ack.below, ack.ranges, (error) => {
         this.#acksUnderWay--;
         if (!this.#gone && ack.ackId > 0) this.#settled(ack.ackId, error);
-        this.#events.ackDone();
+        this.#events.ackDone(ack);
         this.#closeWhenDone();
       });
     });
@@ -138,7 +141,7 @@ export class ConsumerSession {
     if (this.#gone) return;
     this.#gone = true;
     this.#waiting = [];
-    if (this.#consumer === undefined) for (let n = this.#acksUnderWay; n > 0; n--) this.#events.ackDone();
+    if (this.#consumer === undefined) for (const ack of this.#earlyAcks) this.#events.ackDone(ack);
     else this.#consumer.detach();
   }
 

@@ -1,12 +1,13 @@
 /** The publish stream of one connection. */
 import type { ServerDuplexStream } from '@grpc/grpc-js';
 
-import { Deque } from '../../lib/collections/deque.ts';
 import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import { unpinned } from '../../lib/views.ts';
-import type { ByteBudget } from '../../runtime/byte-budget.ts';
+import type { ByteShare } from '../../runtime/byte-budget.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
+import type { StallGuard } from '../../runtime/stall-guard.ts';
+import { FrameGate } from '../../wire/frame-gate.ts';
 import type {
   OpenProducer,
   ProducerClosed,
@@ -26,8 +27,15 @@ import type { Topics } from '../topic/topics.ts';
 import { ProducerSession } from './producer-session.ts';
 import { serverHello, SessionStream } from './session-stream.ts';
 
-/** The process-wide budget of batches that were taken in and are not answered. */
-export type PublishBudget = ByteBudget<'publish'>;
+/** What of the process's memory sessions use. */
+interface SessionMemory {
+  /** Batches that were taken in and are not answered. */
+  readonly write: ByteShare;
+  /** Acknowledgments that are not answered. */
+  readonly ack: ByteShare;
+  /** Entries that were read for consumers, which have not taken them. */
+  readonly read: StallGuard;
+}
 
 /** What sessions share. */
 export interface SessionDependencies {
@@ -35,6 +43,7 @@ export interface SessionDependencies {
   readonly logger: Logger;
   readonly options: BrokerOptions;
   readonly stats: BrokerStats;
+  readonly memory: SessionMemory;
   /** The topics as they are now: others after the lease was lost. */
   readonly topics: () => Topics;
 }
@@ -46,15 +55,8 @@ type Item =
   | { readonly kind: 'closed'; readonly closed: ProducerClosed }
   | { readonly kind: 'credit' };
 
-/** A frame, and when it came, in monotonic time. */
-interface Arrival {
-  readonly bytes: Buffer;
-  readonly receivedAt: number;
-}
-
 export class PublishSession {
   readonly #dependencies: SessionDependencies;
-  readonly #budget: PublishBudget;
   readonly #stream: SessionStream<Item, PublishResponse>;
   readonly #producers: Map<number, ProducerSession> = new Map();
   /** Producers that ended from this side: batches that were sent before the client knew of it are dropped. */
@@ -66,23 +68,18 @@ export class PublishSession {
   #itemsBack = 0;
   #bytesBack = 0;
   #creditQueued = false;
-  /** Frames that wait for the budget, the first one being the one that waits. */
-  readonly #frames: Deque<Arrival> = new Deque();
-  #waiting = false;
+  readonly #gate: FrameGate<PublishRequest>;
   /** Set when nothing more is taken in: how the stream ends once everything is answered. */
   #ending: { readonly error: MagnetarError | undefined } | undefined;
-  readonly #abort = new AbortController();
   readonly #onGone: (session: PublishSession) => void;
 
   constructor(
     call: ServerDuplexStream<Buffer, PublishResponse>,
     dependencies: SessionDependencies,
-    budget: PublishBudget,
     onGone: (session: PublishSession) => void,
   ) {
-    const { options, clock, logger, stats } = dependencies;
+    const { options, clock, logger, memory, stats } = dependencies;
     this.#dependencies = dependencies;
-    this.#budget = budget;
     this.#itemCredit = options.publishWindowItems;
     this.#byteCredit = options.publishWindowBytes;
     this.#onGone = onGone;
@@ -94,20 +91,28 @@ export class PublishSession {
         hello: (hello) => ({
           hello: serverHello(hello, options, { items: options.publishWindowItems, bytes: options.publishWindowBytes }),
         }),
-        frame: (bytes) => this.#onFrame(bytes),
+        frame: (bytes) => this.#gate.enter(bytes, clock.monotonic()),
         halfClosed: () => {
           this.#ending ??= { error: undefined };
           this.#endWhenDone();
         },
         gone: () => this.#gone(),
-        drained: () => undefined,
       },
     );
+    this.#gate = new FrameGate({
+      share: memory.write,
+      decode: decodeFrame,
+      cost: (frame) => this.#cost(frame),
+      run: (frame, receivedAt) => this.#run(frame, receivedAt),
+      attempt: (work) => this.#stream.attempt(work),
+      fail: (error) => this.#stream.fail(toMagnetarError(error)),
+      read: (on) => this.#readOn(on),
+    });
   }
 
   /** Batches that are not answered. */
   get underWay(): number {
-    let count = this.#frames.length;
+    let count = this.#gate.waiting;
     for (const producer of this.#producers.values()) count += producer.underWay;
     return count;
   }
@@ -115,7 +120,7 @@ export class PublishSession {
   /** Takes nothing more in, answers what is under way, and ends the stream with this error. */
   stop(error: MagnetarError): void {
     this.#ending = { error };
-    this.#stream.pause();
+    this.#stream.read(false);
     this.#endWhenDone();
   }
 
@@ -124,21 +129,20 @@ export class PublishSession {
     this.#stream.fail(error);
   }
 
-  #onFrame(bytes: Buffer): void {
-    const arrival = { bytes, receivedAt: this.#dependencies.clock.monotonic() };
-    if (this.#waiting) this.#frames.push(arrival);
-    else this.#handle(arrival);
-  }
-
-  #handle({ bytes: whole, receivedAt }: Arrival): void {
-    const frame = decodeFrame(whole);
+  /** What a frame costs. @throws PROTOCOL_VIOLATION, CREDIT_EXCEEDED */
+  #cost(frame: PublishRequest): number {
     this.#stream.greet(frame.hello);
     const batches = frame.batches ?? [];
     let bytes = 0;
     for (const batch of batches) bytes += batch.block.length;
     this.#charge(batches.length, bytes);
-    if (bytes === 0 || this.#budget.tryTake(bytes, 'publish')) this.#run(frame, receivedAt);
-    else void this.#waitAndRun(frame, bytes, receivedAt);
+    return bytes;
+  }
+
+  /** After a wait for memory: unless nothing more is taken in. */
+  #readOn(on: boolean): void {
+    if (!on || this.#ending === undefined) this.#stream.read(on);
+    if (on) this.#endWhenDone();
   }
 
   /** @throws CREDIT_EXCEEDED */
@@ -151,35 +155,6 @@ export class PublishSession {
       'CREDIT_EXCEEDED',
       `${items} batches of ${bytes} bytes came where credit was left for ${had}`,
     );
-  }
-
-  /** Memory is short: the stream is not read until there is some. Frames that are on their way already wait here. */
-  async #waitAndRun(frame: PublishRequest, bytes: number, receivedAt: number): Promise<void> {
-    this.#waiting = true;
-    this.#stream.pause();
-    try {
-      await this.#budget.take(bytes, 'publish', this.#abort.signal);
-    } catch (error) {
-      this.#stream.fail(toMagnetarError(error));
-      return;
-    }
-    if (!this.#stream.open) {
-      this.#budget.give(bytes, 'publish');
-      return;
-    }
-    this.#waiting = false;
-    this.#stream.attempt(() => this.#run(frame, receivedAt));
-    for (let next = this.#frames.shift(); next !== undefined; next = this.#frames.shift()) {
-      const queued = next;
-      this.#stream.attempt(() => this.#handle(queued));
-      if (this.#isWaiting()) return;
-    }
-    if (this.#ending === undefined) this.#stream.resume();
-    this.#endWhenDone();
-  }
-
-  #isWaiting(): boolean {
-    return this.#waiting;
   }
 
   /** The fields of a frame in the order of their numbers. Its batches are charged to the budget. */
@@ -276,7 +251,7 @@ export class PublishSession {
 
   /** A batch has left: its memory is free, and the client may send another. */
   #release(bytes: number): void {
-    this.#budget.give(bytes, 'publish');
+    this.#dependencies.memory.write.give(bytes);
     this.#itemsBack++;
     this.#bytesBack += bytes;
     if (!this.#creditQueued) {
@@ -333,16 +308,15 @@ export class PublishSession {
   }
 
   #endWhenDone(): void {
-    if (this.#ending === undefined || this.#waiting || !this.#stream.open || this.underWay > 0) return;
+    if (this.#ending === undefined || !this.#stream.open || this.underWay > 0) return;
     if (this.#ending.error === undefined) this.#stream.end();
     else this.#stream.fail(this.#ending.error);
   }
 
   #gone(): void {
-    this.#abort.abort(new MagnetarError('CANCELLED', 'the stream is over'));
+    this.#gate.close();
     for (const producer of this.#producers.values()) producer.drop();
     this.#producers.clear();
-    this.#frames.clear();
     this.#onGone(this);
   }
 }

@@ -11,7 +11,7 @@ import { toStatus } from '../../wire/status.ts';
 import type { BrokerOptions } from '../options.ts';
 
 /** With so many answers waiting that the client does not take, nothing more of it is read. */
-const MOST_WAITING = 16_384;
+const MOST_WAITING = 4_096;
 
 /** The protocol version that this server speaks. */
 const PROTOCOL_VERSION = 1;
@@ -41,7 +41,9 @@ export interface SessionHandlers<Item, Frame> {
   /** The stream is over, for whatever reason. Called once. */
   readonly gone: () => void;
   /** The client has taken what it was sent. */
-  readonly drained: () => void;
+  readonly drained?: () => void;
+  /** The client has taken items of so many bytes. */
+  readonly taken?: (bytes: number) => void;
 }
 
 export class SessionStream<Item, Frame> {
@@ -77,6 +79,7 @@ export class SessionStream<Item, Frame> {
       stream: call,
       frame: handlers.toFrame,
       onDrained: () => this.#drained(),
+      ...(handlers.taken === undefined ? {} : { onTaken: handlers.taken }),
     });
     const late = `no ClientHello came within ${options.handshakeMs} ms`;
     this.#handshake = options.clock.after(
@@ -102,11 +105,6 @@ export class SessionStream<Item, Frame> {
     return this.#outbox.blocked;
   }
 
-  /** Bytes that wait to be sent. */
-  get queuedBytes(): number {
-    return this.#outbox.queuedBytes;
-  }
-
   /** Says something, in this turn's frame. `bytes`: about how many. */
   push(item: Item, bytes = 0): void {
     if (!this.#over) this.#outbox.push(item, bytes);
@@ -124,14 +122,11 @@ export class SessionStream<Item, Frame> {
     this.#call.write(this.#handlers.hello(hello));
   }
 
-  pause(): void {
-    this.#paused = true;
-    this.#call.pause();
-  }
-
-  resume(): void {
-    this.#paused = false;
-    if (!this.#over && !this.#behind) this.#call.resume();
+  /** Reads on, or no more. */
+  read(on: boolean): void {
+    this.#paused = !on;
+    if (!on) this.#call.pause();
+    else if (!this.#over && !this.#behind) this.#call.resume();
   }
 
   #drained(): void {
@@ -139,7 +134,7 @@ export class SessionStream<Item, Frame> {
       this.#behind = false;
       if (!this.#paused) this.#call.resume();
     }
-    this.#handlers.drained();
+    this.#handlers.drained?.();
   }
 
   /** Sends what is queued, and ends the stream without an error. */

@@ -5,19 +5,17 @@ import type { MagnetarError } from '../../lib/errors.ts';
 import { type BrokerHandlers, brokerService } from '../../wire/services.ts';
 import { toStatus } from '../../wire/status.ts';
 import { ConsumeSession } from './consume-session.ts';
-import { type PublishBudget, PublishSession, type SessionDependencies } from './publish-session.ts';
+import { PublishSession, type SessionDependencies } from './publish-session.ts';
 
 export class Sessions {
   readonly #dependencies: SessionDependencies;
-  readonly #budget: PublishBudget;
   readonly #open: Set<PublishSession | ConsumeSession> = new Set();
   /** Why no more streams are taken in. */
   #stopped: MagnetarError | undefined;
   #onEmpty: (() => void) | undefined;
 
-  constructor(dependencies: SessionDependencies, budget: PublishBudget) {
+  constructor(dependencies: SessionDependencies) {
     this.#dependencies = dependencies;
-    this.#budget = budget;
   }
 
   /** How many streams are open. */
@@ -33,7 +31,7 @@ export class Sessions {
       Publish: (call) => {
         if (this.#refuse(call)) return;
         const gone = (session: PublishSession): void => this.#gone(session);
-        this.#open.add(new PublishSession(call, this.#dependencies, this.#budget, gone));
+        this.#open.add(new PublishSession(call, this.#dependencies, gone));
       },
       Consume: (call) => {
         if (this.#refuse(call)) return;

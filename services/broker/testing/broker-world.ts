@@ -22,6 +22,7 @@ import type {
   Subscribe,
 } from '../../wire/frames.ts';
 import { publishResponse } from '../../wire/publish-codec.ts';
+import { type MemoryBudget, memoryBudget } from '../../runtime/memory.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
 import { bindWithWideWindows, clientOptions, createServer } from '../../wire/server.ts';
 import { brokerService } from '../../wire/services.ts';
@@ -196,6 +197,7 @@ export class BrokerWorld {
       ledgers?: (ledgers: Ledgers) => Ledgers;
       store?: (store: MetadataStore) => MetadataStore;
       port?: number;
+      memory?: MemoryBudget;
     } = {},
   ): Promise<RunningTestBroker> {
     const client = this.cluster.client();
@@ -203,7 +205,8 @@ export class BrokerWorld {
     await ensureDefaults(client.store, environment.clock.now());
     const ledgers = wrap.ledgers?.(client.ledgers) ?? client.ledgers;
     const store = wrap.store?.(client.store) ?? client.store;
-    const broker = await startBroker({ environment, store, ledgers, options });
+    const { memory = memoryBudget() } = wrap;
+    const broker = await startBroker({ environment, store, ledgers, options, memory });
     const server = createServer();
     broker.addTo(server);
     const port = await bindWithWideWindows(server, `127.0.0.1:${wrap.port ?? 0}`);

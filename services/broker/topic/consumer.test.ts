@@ -40,10 +40,11 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
     endIndex: ENTRIES as MessageIndex,
     read: (from: number, { maxEntries }: { maxEntries: number }) =>
       Array.from({ length: Math.min(maxEntries, ENTRIES - from) }, (_, i) => entry(from + i)),
+    entryBytesAt: () => 10,
     notFound: async () => await Promise.resolve(new MagnetarError('POSITION_NOT_FOUND', 'not there')),
   };
   const sink: ConsumerSink = {
-    whenRoom: (read) => void read(),
+    whenRoom: ({ run, wantedBytes }) => void run(wantedBytes),
     deliver: ({ index }) => delivered.push(index),
     caughtUp: () => undefined,
     closed: () => undefined,
@@ -65,6 +66,7 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
       start: 0 as MessageIndex,
       memory: { deliveredTo: 0 as MessageIndex, traffic: new Traffic(0) },
       onGone: () => undefined,
+      onIdle: () => undefined,
     },
   );
   consumer.start();

@@ -9,19 +9,29 @@ import type { Position } from '../../wire/frames.ts';
 import type { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { AckState } from '../protocol/ack-state.ts';
-import { type DispatchEffect, Dispatcher, type DispatchEvent, type DispatchLimits } from '../protocol/dispatcher.ts';
+import { type DispatchEffect, Dispatcher, type DispatchEvent } from '../protocol/dispatcher.ts';
 import type { AckLog, AckSubscription } from './ack-log.ts';
+import type { ReadLimits } from './entry-cache.ts';
 import type { LogEntry } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';
 import { resolvePosition } from './positions.ts';
 
+/** A read that waits for room for what it will deliver. */
+export interface PendingRead {
+  /** Bytes that are asked for, and that one entry takes as far as that is known. */
+  readonly wantedBytes: number;
+  readonly leastBytes: number;
+  /** Reads so many bytes, or one entry. A promise that it returns resolves when what it reads is delivered. */
+  readonly run: (maxBytes: number) => Promise<void> | undefined;
+}
+
 /** Where a consumer's deliveries go. */
 export interface ConsumerSink {
   /**
-   * Runs `read` when there is room for what it will deliver: at once, or later, when the client has taken what it was sent.
-   * Not at all once the consumer is closed. A promise that `read` returns resolves when what it reads is delivered.
+   * Runs a read when there is room for what it will deliver: at once, or later, when the client has taken what it was sent.
+   * Not at all once the consumer is closed.
    */
-  whenRoom(read: () => Promise<void> | undefined): void;
+  whenRoom(read: PendingRead): void;
   /** `skip`: bit i of the little-endian bit string: message i is not wanted. */
   deliver(entry: LogEntry, skip: Buffer | undefined, redeliveries: number): void;
   caughtUp(index: MessageIndex): void;
@@ -40,8 +50,8 @@ export interface ConsumerDependencies {
 
 /** Entries of one read at most. */
 const READ_ENTRIES: number = 1_000;
-/** How much is read at once, and ahead of the permits. */
-const DISPATCH_LIMITS: DispatchLimits = { readBytes: 524_288, prefetchBytes: 131_072 };
+/** How much is read at once. Nothing is read ahead of the permits: it would wait in memory for who may never ask for it. */
+const READ_BYTES: number = 1_048_576;
 const RETRY_FIRST_MS: number = 50;
 const RETRY_HIGHEST_MS: number = 2_000;
 /** So many reads may fail one after another before the consumer is closed. */
@@ -68,6 +78,7 @@ export class TopicConsumer {
   readonly #dispatcher: Dispatcher<LogEntry>;
   readonly #cursor: ReturnType<typeof newCursor> = newCursor();
   readonly #onGone: (consumer: TopicConsumer) => void;
+  readonly #onIdle: (consumer: TopicConsumer) => void;
   readonly #events: DispatchEvent<LogEntry>[] = [];
   #running = false;
   #closed = false;
@@ -94,6 +105,8 @@ export class TopicConsumer {
       readonly start: MessageIndex;
       readonly memory: SubscriptionMemory;
       readonly onGone: (consumer: TopicConsumer) => void;
+      /** There is nothing for it to do until the topic's end has moved: it wants to be woken then, once. */
+      readonly onIdle: (consumer: TopicConsumer) => void;
     },
   ) {
     this.name = options.name;
@@ -105,7 +118,8 @@ export class TopicConsumer {
     this.#memory = options.memory;
     this.#deliveredBefore = options.memory.deliveredTo;
     this.#onGone = options.onGone;
-    this.#dispatcher = new Dispatcher(this.#state, dependencies.reader.endIndex, DISPATCH_LIMITS);
+    this.#onIdle = options.onIdle;
+    this.#dispatcher = new Dispatcher(this.#state, dependencies.reader.endIndex, READ_BYTES);
   }
 
   /** The index of the first message that is not acknowledged. */
@@ -148,7 +162,7 @@ export class TopicConsumer {
     this.#step({ type: 'acked' });
   }
 
-  /** The topic's end, or what is acknowledged, has moved. */
+  /** The topic's end has moved. */
   wake(): void {
     this.#step({ type: 'appended', end: this.#dependencies.reader.endIndex });
   }
@@ -246,17 +260,28 @@ export class TopicConsumer {
     this.#events.push(event);
     if (this.#running) return;
     this.#running = true;
+    const { reader } = this.#dependencies;
+    const dispatcher = this.#dispatcher;
     for (let next = this.#events.shift(); next !== undefined; next = this.#events.shift()) {
-      for (const effect of this.#dispatcher.step(next)) this.#run(effect);
+      const end = reader.endIndex;
+      if (end > dispatcher.end) for (const effect of dispatcher.step({ type: 'appended', end })) this.#run(effect);
+      for (const effect of dispatcher.step(next)) this.#run(effect);
     }
     this.#running = false;
+    if (dispatcher.idle) this.#onIdle(this);
   }
 
   #run(effect: DispatchEffect<LogEntry>): void {
     if (effect.type === 'read') {
       const { from, maxBytes, maxMessages, generation } = effect;
-      const limits = { maxBytes, maxEntries: Math.min(maxMessages, READ_ENTRIES) };
-      this.#sink.whenRoom(() => this.#read(from, limits, generation));
+      this.#sink.whenRoom({
+        wantedBytes: maxBytes,
+        leastBytes: this.#dependencies.reader.entryBytesAt(from),
+        run: (room) => {
+          const limits = { maxBytes: Math.min(maxBytes, room), maxEntries: READ_ENTRIES, maxMessages };
+          return this.#read(from, limits, generation);
+        },
+      });
     } else if (effect.type === 'deliver') this.#deliver(effect.entry, effect.skip);
     else if (this.#holdCaughtUp) this.#heldCaughtUp = effect.index;
     else this.#sink.caughtUp(effect.index);
@@ -272,11 +297,7 @@ export class TopicConsumer {
     this.#sink.deliver(entry, skip, redeliveries);
   }
 
-  #read(
-    from: MessageIndex,
-    limits: { maxBytes: number; maxEntries: number },
-    generation: number,
-  ): Promise<void> | undefined {
+  #read(from: MessageIndex, limits: ReadLimits, generation: number): Promise<void> | undefined {
     if (this.#closed) return undefined;
     const { reader, ownership, topic } = this.#dependencies;
     if (!ownership.held) {

@@ -39,7 +39,8 @@ export class Consumers {
   readonly #readers: Set<TopicConsumer> = new Set();
   /** Readers that are being connected. */
   #comingReaders = 0;
-  readonly #connected: Set<TopicConsumer> = new Set();
+  /** Who has everything that there is, and waits for more. */
+  #idle: Set<TopicConsumer> = new Set();
   readonly #memories: WeakMap<AckSubscription, SubscriptionMemory> = new WeakMap();
   #wakeScheduled = false;
   /** Why nobody is let in any more. */
@@ -86,13 +87,15 @@ export class Consumers {
     return { unacked, traffic: this.#memory(subscription).traffic };
   }
 
-  /** Something was appended: consumers look again, once a turn. */
+  /** Something was appended: consumers that wait for it look again, once a turn. */
   wake(): void {
-    if (this.#wakeScheduled || this.#connected.size === 0) return;
+    if (this.#wakeScheduled || this.#idle.size === 0) return;
     this.#wakeScheduled = true;
     this.#dependencies.clock.nextTurn(() => {
       this.#wakeScheduled = false;
-      for (const consumer of this.#connected) consumer.wake();
+      const idle = this.#idle;
+      this.#idle = new Set();
+      for (const consumer of idle) consumer.wake();
     });
   }
 
@@ -122,6 +125,10 @@ export class Consumers {
     for (const reader of this.#readers) reader.end(error);
   }
 
+  readonly #onIdle = (consumer: TopicConsumer): void => {
+    this.#idle.add(consumer);
+  };
+
   async #attachReader(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
     this.#comingReaders++;
     const start = await this.#position(request).finally(() => this.#comingReaders--);
@@ -129,13 +136,12 @@ export class Consumers {
     const { instance, sink } = request;
     const onGone = (gone: TopicConsumer): void => {
       this.#readers.delete(gone);
-      this.#connected.delete(gone);
+      this.#idle.delete(gone);
     };
     const memory = { deliveredTo: 0 as MessageIndex, traffic: this.#traffic };
-    const options = { name, instance, sink, subscription: undefined, start, memory, onGone };
+    const options = { name, instance, sink, subscription: undefined, start, memory, onGone, onIdle: this.#onIdle };
     const reader = new TopicConsumer(this.#dependencies, options);
     this.#readers.add(reader);
-    this.#connected.add(reader);
     return reader;
   }
 
@@ -163,7 +169,7 @@ export class Consumers {
       check();
       const onGone = (gone: TopicConsumer): void => {
         if (this.#holders.get(key) === gone) this.#holders.delete(key);
-        this.#connected.delete(gone);
+        this.#idle.delete(gone);
       };
       const memory = this.#memory(subscription);
       const consumer = new TopicConsumer(this.#dependencies, {
@@ -174,9 +180,9 @@ export class Consumers {
         start: subscription.state.markDelete,
         memory,
         onGone,
+        onIdle: this.#onIdle,
       });
       this.#holders.set(key, consumer);
-      this.#connected.add(consumer);
       return consumer;
     } catch (error) {
       if (this.#holders.get(key) === reservation) this.#holders.delete(key);

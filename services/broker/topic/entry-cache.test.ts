@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { memoryBudget } from '../../runtime/memory.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis } from '../../lib/ids.ts';
 import { EntryCache } from './entry-cache.ts';
 import type { LogEntry } from './log-entry.ts';
@@ -25,7 +26,7 @@ function own(bytes: number): Buffer {
 
 describe('EntryCache', () => {
   test('gives consecutive entries from the one that holds the index on', () => {
-    const topic = new EntryCache(1_000_000).topic();
+    const topic = new EntryCache(1_000_000, memoryBudget().share('cache')).topic();
     for (let i = 0; i < 5; i++) topic.push(entry(i * 3, 3, own(100)));
     expect(topic.read(7 as MessageIndex, ALL)?.map((e) => e.index)).toEqual([6, 9, 12]);
     expect(topic.read(7 as MessageIndex, { maxEntries: 10, maxBytes: 150 })?.map((e) => e.index)).toEqual([6]);
@@ -34,7 +35,7 @@ describe('EntryCache', () => {
   });
 
   test('a frame is charged once however many entries it has, and leaves with the last of them', () => {
-    const cache = new EntryCache(1_000_000);
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
     const topic = cache.topic();
     const frame = own(100_000);
     topic.push(entry(0, 1, frame.subarray(0, 50_000)));
@@ -46,7 +47,7 @@ describe('EntryCache', () => {
   });
 
   test('a small entry does not pin the large frame that it came in', () => {
-    const cache = new EntryCache(1_000_000);
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
     const topic = cache.topic();
     const frame = own(1_000_000);
     frame.fill(7);
@@ -58,7 +59,7 @@ describe('EntryCache', () => {
   });
 
   test('a gap empties the topic: what it gives has none', () => {
-    const topic = new EntryCache(1_000_000).topic();
+    const topic = new EntryCache(1_000_000, memoryBudget().share('cache')).topic();
     topic.push(entry(0, 1, own(10)));
     topic.push(entry(5, 1, own(10)));
     expect(topic.read(0 as MessageIndex, ALL)).toBeUndefined();
@@ -66,7 +67,7 @@ describe('EntryCache', () => {
   });
 
   test('topics that come and go leave nothing behind, although the cache is never full', () => {
-    const cache = new EntryCache(1_000_000);
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
     const stays = cache.topic();
     for (let i = 0; i < 10; i++) stays.push(entry(i, 1, own(10)));
     for (let i = 0; i < 20_000; i++) {
@@ -93,7 +94,7 @@ describe('EntryCache', () => {
     fc.assert(
       fc.property(steps, (all) => {
         const limit = 100_000;
-        const cache = new EntryCache(limit);
+        const cache = new EntryCache(limit, memoryBudget().share('cache'));
         const topics = [0, 1, 2].map(() => ({ cache: cache.topic(), next: 0, from: 0 }));
         for (const one of all) {
           if ('clear' in one) {

@@ -8,6 +8,7 @@
 import { Deque } from '../../lib/collections/deque.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import { unpinned } from '../../lib/views.ts';
+import type { ByteShare } from '../../runtime/byte-budget.ts';
 import { endOf, type LogEntry } from './log-entry.ts';
 
 /** So many entries that have left may stay in the order at least. */
@@ -20,6 +21,8 @@ export interface ReadLimits {
   readonly maxEntries: number;
   /** Bytes of blocks. */
   readonly maxBytes: number;
+  /** None follows an entry with which there are so many messages. */
+  readonly maxMessages?: number;
 }
 
 /** What a cache has done since it was made. */
@@ -37,15 +40,20 @@ export interface CacheStats {
 export class EntryCache {
   readonly stats: CacheStats = { hits: 0, hitBytes: 0, misses: 0, missBytes: 0, inserted: 0, evicted: 0 };
   readonly #maxBytes: number;
+  readonly #share: ByteShare;
   /** Whose entry leaves next; also names entries that have left by `clear`, until they are too many. */
   #order: Deque<TopicCache> = new Deque();
   #stale = 0;
   readonly #references: Map<ArrayBufferLike, number> = new Map();
   #bytes = 0;
 
-  /** @param maxBytes bytes of backing buffers that it may pin */
-  constructor(maxBytes: number) {
+  /**
+   * @param maxBytes bytes of backing buffers that it may pin
+   * @param share what they are charged to; when that has no more, older entries leave
+   */
+  constructor(maxBytes: number, share: ByteShare) {
     this.#maxBytes = maxBytes;
+    this.#share = share;
   }
 
   /** Bytes that it pins. */
@@ -67,20 +75,36 @@ export class EntryCache {
     });
   }
 
-  /** Charges an entry, and makes room for it. Returns what is to be kept of it. */
-  #add(slot: TopicCache, entry: LogEntry): LogEntry {
+  /** Charges an entry, and makes room for it. Returns what is to be kept of it: nothing when there is no memory at all. */
+  #add(slot: TopicCache, entry: LogEntry): LogEntry | undefined {
     const kept = compact(entry);
     const backing = kept.block.buffer;
     const references = this.#references.get(backing) ?? 0;
-    if (references === 0) this.#bytes += backing.byteLength;
-    this.#references.set(backing, references + 1);
-    this.#bytes += ENTRY_BYTES;
+    const bytes = ENTRY_BYTES + (references === 0 ? backing.byteLength : 0);
+    this.#references.set(backing, references + 1); // so that what is evicted now leaves the buffer
+    while (!this.#share.tryTake(bytes)) {
+      if (this.#order.length === 0) {
+        this.#references.delete(backing);
+        return undefined;
+      }
+      this.#evict();
+    }
+    this.#bytes += bytes;
     this.stats.inserted++;
     this.#order.push(slot);
-    while (this.#bytes > this.#maxBytes && this.#order.length > 1) {
-      if (this.#order.shift()?.evict() === false) this.#stale--;
-    }
+    while (this.#bytes > this.#maxBytes && this.#order.length > 1) this.#evict();
     return kept;
+  }
+
+  #evict(): void {
+    if (this.#order.shift()?.evict() === false) this.#stale--;
+  }
+
+  /** Others need memory: gives so many bytes back, as far as it has more than its reserve. */
+  shrink(bytes: number): void {
+    const { usedBytes, limits } = this.#share;
+    const until = Math.max(usedBytes - bytes, limits.reserveBytes);
+    while (this.#share.usedBytes > until && this.#order.length > 0) this.#evict();
   }
 
   /** Topics come and go without the cache ever being full: what is left of them in the order is dropped now and then. */
@@ -99,11 +123,13 @@ export class EntryCache {
     this.stats.evicted++;
     const backing = entry.block.buffer;
     const references = this.#references.get(backing) ?? 0;
+    let bytes = ENTRY_BYTES;
     if (references <= 1) {
       this.#references.delete(backing);
-      this.#bytes -= backing.byteLength;
+      bytes += backing.byteLength;
     } else this.#references.set(backing, references - 1);
-    this.#bytes -= ENTRY_BYTES;
+    this.#bytes -= bytes;
+    this.#share.give(bytes);
   }
 }
 
@@ -113,7 +139,7 @@ function compact(entry: LogEntry): LogEntry {
 }
 
 interface Account {
-  add(slot: TopicCache, entry: LogEntry): LogEntry;
+  add(slot: TopicCache, entry: LogEntry): LogEntry | undefined;
   remove(entry: LogEntry): void;
   /** So many entries have left out of their turn. */
   cleared(count: number): void;
@@ -135,7 +161,8 @@ export class TopicCache {
   push(entry: LogEntry): void {
     const last = this.#entries.at(this.#entries.length - 1);
     if (last !== undefined && endOf(last) !== entry.index) this.clear();
-    this.#entries.push(this.#account.add(this, entry));
+    const kept = this.#account.add(this, entry);
+    if (kept !== undefined) this.#entries.push(kept);
   }
 
   /** Drops the oldest entry; called by the cache. False when it had left before. */
@@ -157,11 +184,13 @@ export class TopicCache {
   read(index: MessageIndex, limits: ReadLimits): LogEntry[] | undefined {
     let at = this.#placeOf(index);
     if (at === undefined) return undefined;
+    const { maxBytes, maxEntries, maxMessages = Number.POSITIVE_INFINITY } = limits;
     const found: LogEntry[] = [];
-    let bytes = 0;
+    let [bytes, messages] = [0, 0];
     for (let entry = this.#entries.at(at); entry !== undefined; entry = this.#entries.at(++at)) {
       bytes += entry.block.length;
-      if (found.length > 0 && (bytes > limits.maxBytes || found.length >= limits.maxEntries)) break;
+      if (found.length > 0 && (bytes > maxBytes || found.length >= maxEntries || messages >= maxMessages)) break;
+      messages += endOf(entry) - Math.max(entry.index, index);
       found.push(entry);
       this.#account.stats.hitBytes += entry.block.length;
     }
@@ -173,6 +202,12 @@ export class TopicCache {
   missed(bytes: number): void {
     this.#account.stats.misses++;
     this.#account.stats.missBytes += bytes;
+  }
+
+  /** The bytes of the entry that holds `index`; undefined when it is not here. */
+  bytesAt(index: MessageIndex): number | undefined {
+    const at = this.#placeOf(index);
+    return at === undefined ? undefined : this.#entries.at(at)?.block.length;
   }
 
   /** Drops everything. */

@@ -4,6 +4,7 @@
 import { assert } from '../../lib/assert.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
+import { unpinned } from '../../lib/views.ts';
 import type { Ledgers } from '../../ledger/ledgers.ts';
 import type { ReadLimits, TopicCache } from './entry-cache.ts';
 import { endOf, type LogEntry, toLogEntry } from './log-entry.ts';
@@ -78,6 +79,14 @@ export class LogReader {
     return cached === undefined ? this.#readStored(index, limits, cursor) : advance(cursor, cached);
   }
 
+  /** The bytes of the block of the entry that holds `index`; where it is not in the cache, what its ledger's have on average. */
+  entryBytesAt(index: MessageIndex): number {
+    const cached = this.#cache.bytesAt(index);
+    if (cached !== undefined) return cached;
+    const span = this.#index.spanAt(Math.max(index, this.#index.oldestIndex) as MessageIndex);
+    return span === undefined || span.entries === 0 ? 0 : Math.ceil(span.bytes / span.entries);
+  }
+
   /**
    * The index of a message, by its place.
    * @throws POSITION_NOT_FOUND naming the oldest and the newest message.
@@ -135,7 +144,7 @@ export class LogReader {
       const at = entries.findIndex((entry) => endOf(entry) > index);
       const last = entries.at(-1);
       assert(last !== undefined, 'a read of a ledger gives at least one entry');
-      if (at >= 0) return advance(cursor, within(entries.slice(at), limits));
+      if (at >= 0) return advance(cursor, within(entries.slice(at), index, limits));
       from = (last.entryId + 1) as EntryId;
     }
   }
@@ -198,14 +207,20 @@ function advance(cursor: ReadCursor, entries: readonly LogEntry[]): readonly Log
   return entries;
 }
 
-/** As many of the entries as the limits allow, at least one. */
-function within(entries: readonly LogEntry[], limits: ReadLimits): readonly LogEntry[] {
-  let bytes = 0;
-  let count = 0;
+/** As many of the entries as the limits allow, at least one; none of them pins much more memory than it has bytes. */
+function within(entries: readonly LogEntry[], index: MessageIndex, limits: ReadLimits): readonly LogEntry[] {
+  const { maxBytes, maxEntries, maxMessages = Number.POSITIVE_INFINITY } = limits;
+  let [bytes, messages, count] = [0, 0, 0];
   for (const entry of entries) {
-    bytes += entry.block.length;
-    if (count > 0 && (bytes > limits.maxBytes || count >= limits.maxEntries)) break;
+    const { length } = entry.block;
+    if (count > 0 && (bytes + length > maxBytes || count >= maxEntries || messages >= maxMessages)) break;
+    bytes += length;
+    messages += endOf(entry) - Math.max(entry.index, index);
     count++;
   }
-  return count === entries.length ? entries : entries.slice(0, count);
+  const kept = count === entries.length ? entries : entries.slice(0, count);
+  // One read of a disk brings more than one reader may want of it.
+  const pinned = kept[0]?.block.buffer.byteLength ?? 0;
+  if (bytes * 2 >= pinned) return kept;
+  return kept.map((entry) => ({ ...entry, block: unpinned(entry.block, 1) }));
 }

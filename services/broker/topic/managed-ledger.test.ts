@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { memoryBudget } from '../../runtime/memory.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import { type LedgerId, type MessageIndex, millis } from '../../lib/ids.ts';
 import type { BookieCall } from '../../ledger/testing/memory-bookie.ts';
@@ -38,7 +39,7 @@ async function openLog(limits: LedgerOptions = QUICK) {
   const found = await recoverLog(ledgers, record);
   await record.change(found.amend, ledgers.deletion(found.dropped));
   const index = new LogIndex(found.ledgers, found.floor);
-  const cache = new EntryCache(0).topic();
+  const cache = new EntryCache(0, memoryBudget().share('cache')).topic();
   const failures: MagnetarError[] = [];
   const log = new ManagedLedger({
     clock,

@@ -5,6 +5,7 @@ import { MagnetarError } from '../../lib/errors.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { Ledgers } from '../../ledger/ledgers.ts';
 import type { Compare, MetadataStore } from '../../metadata/store.ts';
+import type { ByteShare } from '../../runtime/byte-budget.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { decodeBlock } from '../../wire/block.ts';
@@ -34,6 +35,8 @@ export interface TopicDependencies {
   readonly ledgers: Ledgers;
   readonly ownership: Ownership;
   readonly cache: EntryCache;
+  /** Memory for opening topics. */
+  readonly recovery: ByteShare;
   readonly options: BrokerOptions;
   readonly stats: BrokerStats;
   /** A number that this broker has not given out before, for names that it makes. */

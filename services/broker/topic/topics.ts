@@ -15,6 +15,9 @@ import {
 } from './topic-deletion.ts';
 import { createTopicRecord } from './topic-record.ts';
 
+/** What opening a topic takes: what was stored last is read once more, a piece at a time. */
+const OPENING_BYTES: number = 4_194_304;
+
 interface Slot {
   readonly opening: Promise<Topic>;
   topic: Topic | undefined;
@@ -35,6 +38,7 @@ export class Topics {
   readonly #cleaning: Promise<void>;
   #sweep: Timer | undefined;
   #closed = false;
+  readonly #stopping = new AbortController();
 
   constructor(dependencies: TopicDependencies) {
     this.#dependencies = dependencies;
@@ -136,6 +140,7 @@ export class Topics {
   /** Closes every topic, side by side. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#stopping.abort(new MagnetarError('UNAVAILABLE', 'the broker is stopping'));
     this.#sweep?.cancel();
     await Promise.allSettled([this.#cleaning, ...this.#deleting.values()]);
     await Promise.all([...this.#slots].map(async ([key, slot]) => this.#close(key, slot)));
@@ -200,17 +205,24 @@ export class Topics {
     return slot;
   }
 
+  /** As many at a time as there is memory for. */
   async #open(name: TopicName): Promise<Topic> {
-    const { environment, store, stats } = this.#dependencies;
+    const { environment, store, stats, recovery } = this.#dependencies;
     const startedAt = environment.clock.monotonic();
+    const bytes = Math.min(OPENING_BYTES, recovery.mostBytes);
+    let taken = 0;
     try {
       const namespace = await requireNamespace(store, name.tenant, name.namespace);
+      await recovery.take(bytes, this.#stopping.signal);
+      taken = bytes;
       const topic = await openTopic(this.#dependencies, name, namespace);
       stats.topicOpening.observe(environment.clock.monotonic() - startedAt);
       return topic;
     } catch (error) {
       stats.topicOpenFailures++;
       throw error;
+    } finally {
+      recovery.give(taken);
     }
   }
 

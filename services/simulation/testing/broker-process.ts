@@ -14,6 +14,7 @@ import { millis } from '../../lib/ids.ts';
 import { openMemoryStore } from '../../metadata/memory.ts';
 import { ensureDefaults } from '../../metadata/namespaces.ts';
 import type { MetadataStore } from '../../metadata/store.ts';
+import { memoryBudget } from '../../runtime/memory.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { silentLogger } from '../../runtime/logger.ts';
@@ -117,11 +118,14 @@ export class BrokerProcess {
       return undefined;
     }
     let numbers = 0;
-    const cache = new EntryCache(OPTIONS.cacheBytes);
+    const memory = memoryBudget();
+    const cache = new EntryCache(OPTIONS.cacheBytes, memory.share('cache'));
+    const recovery = memory.share('recovery');
     const nextNumber = (): number => numbers++;
     const options = world.below(2) === 0 ? OPTIONS : { ...OPTIONS, ledger: { ...OPTIONS.ledger, ...LONG_LEDGERS } };
     const stats = new BrokerStats(environment.clock);
-    const topics = new Topics({ environment, store, ledgers, ownership, cache, options, stats, nextNumber });
+    const shared = { environment, store, ledgers, ownership, cache, recovery, stats };
+    const topics = new Topics({ ...shared, options, nextNumber });
     void ownership.lost.then(() => topics.failAll(new MagnetarError('NOT_OWNER', 'the lease is lost')));
     return new BrokerProcess(world, { life, ownership, ledgers, topics });
   }

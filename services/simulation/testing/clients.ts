@@ -2,6 +2,7 @@
 import { ConsumerSession } from '../../broker/server/consumer-session.ts';
 import { ProducerSession } from '../../broker/server/producer-session.ts';
 import { batch } from '../../broker/testing/broker-world.ts';
+import type { PendingRead } from '../../broker/topic/consumer.ts';
 import type { LogEntry } from '../../broker/topic/log-entry.ts';
 import { isOfBatchAlone, type PublishResult } from '../../broker/topic/publisher.ts';
 import type { MagnetarError } from '../../lib/errors.ts';
@@ -196,7 +197,8 @@ export class ConsumerClient {
     const { broker, session } = ear;
     const name = this.#model.name;
     const sink = {
-      whenRoom: (read: () => void) => broker.clock.after(this.#world.latency(), read),
+      whenRoom: ({ run, wantedBytes }: PendingRead) =>
+        broker.clock.after(this.#world.latency(), () => void run(wantedBytes)),
       deliver: (entry: LogEntry, skip: Buffer | undefined) => this.#onDelivery(ear, entry, skip),
       caughtUp: () => undefined,
       closed: (error: MagnetarError) => session.end(error),

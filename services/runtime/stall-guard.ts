@@ -1,0 +1,64 @@
+/** Takes memory from those who do not move on, when others wait for it. */
+import { MagnetarError } from '../lib/errors.ts';
+import type { ByteShare } from './byte-budget.ts';
+import type { Clock } from './clock.ts';
+
+/** Somebody who holds memory until a peer has taken, or sent, what it is for. */
+export interface Holder {
+  readonly heldBytes: number;
+  /** When the peer last got on, by the monotonic clock, in ms. */
+  readonly progressAt: number;
+  /** Gives everything back, and tells the peer why. */
+  end(error: MagnetarError): void;
+}
+
+/** So long may somebody wait for memory, and so long may a holder stand still before it is taken from him. */
+const PATIENCE_MS = 5_000;
+
+/**
+ * As long as memory is there, nobody is bothered who does not move on. When others have waited for long, whoever holds some and
+ * has not moved on for as long is ended: so no number of peers that stand still can stop the rest.
+ */
+export class StallGuard {
+  readonly share: ByteShare;
+  readonly clock: Clock;
+  readonly #holders: Set<Holder> = new Set();
+  #watching = false;
+
+  constructor(clock: Clock, share: ByteShare) {
+    this.clock = clock;
+    this.share = share;
+  }
+
+  add(holder: Holder): void {
+    this.#holders.add(holder);
+  }
+
+  remove(holder: Holder): void {
+    this.#holders.delete(holder);
+  }
+
+  /** Takes bytes of the share, as its `take` does; whoever stands still meanwhile has to make room. */
+  async take(bytes: number, signal: AbortSignal): Promise<void> {
+    this.#watch();
+    await this.share.take(bytes, signal);
+  }
+
+  #watch(): void {
+    if (this.#watching) return;
+    this.#watching = true;
+    this.clock.after(PATIENCE_MS, () => this.#check(), { unref: true });
+  }
+
+  #check(): void {
+    this.#watching = false;
+    if (this.share.waiting === 0) return;
+    const before = this.clock.monotonic() - PATIENCE_MS;
+    for (const holder of this.#holders) {
+      if (holder.heldBytes === 0 || holder.progressAt > before) continue;
+      const text = `memory for ${this.share.name} is short, and ${holder.heldBytes} bytes have not moved for ${PATIENCE_MS} ms`;
+      holder.end(new MagnetarError('QUEUE_FULL', `${text}; connect again`));
+    }
+    this.#watch();
+  }
+}
