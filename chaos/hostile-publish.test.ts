@@ -225,7 +225,7 @@ describe('what is wrong with one batch is said in its receipt', () => {
 
   test.each([
     ['a checksum that does not match', batch(block(), 1), 'CHECKSUM_MISMATCH'],
-    ['a compression that is not known', batch(block({ compression: 3 })), 'UNSUPPORTED'],
+    ['a compression that is not known', batch(block({ compression: 9 })), 'UNSUPPORTED'],
   ])('%s: those behind it are refused until the producer is opened again', async (_, bad, code) => {
     await using stream = publishStream(server.port);
     const frame = opening();

@@ -94,12 +94,15 @@ const SERVER_PACKAGES = [
   'pino',
   'pino-pretty',
 ];
+/** What is loaded when it is needed. */
+const LAZY_PACKAGES = ['lz4-napi', '@cloudpss/zstd', 'snappy'];
 
 /** What the app did, and what of a server was loaded for it. */
 interface Summary extends Omit<Outcome, 'loaded'> {
   readonly sdk: boolean;
   readonly serverFiles: readonly string[];
   readonly serverPackages: readonly string[];
+  readonly lazyPackages: readonly string[];
 }
 
 function summary({ got, error, loaded }: Outcome): Summary {
@@ -110,6 +113,7 @@ function summary({ got, error, loaded }: Outcome): Summary {
     sdk: own.includes('client/index.js') && packages.includes('@grpc/grpc-js'),
     serverFiles: own.filter((file) => !/^(client|wire|runtime|lib)\//.test(file)),
     serverPackages: SERVER_PACKAGES.filter((name) => packages.includes(name)),
+    lazyPackages: LAZY_PACKAGES.filter((name) => packages.includes(name)),
   };
 }
 
@@ -119,7 +123,22 @@ const GOOD: Summary = {
   sdk: true,
   serverFiles: [],
   serverPackages: [],
+  lazyPackages: [],
 };
+
+/** Publishes and consumes, compressed in every way. */
+const COMPRESSING_APP = `
+  const client = new Client({ serviceUrl: process.argv[2] });
+  const topic = process.argv[3];
+  const data = 'hello '.repeat(100);
+  const types = ['lz4', 'zstd', 'snappy', 'zlib'];
+  for (const compression of types) await (await client.createProducer({ topic, compression })).send({ data });
+  const consumer = await client.subscribe({ topic, subscription: 's', startPosition: 'earliest' });
+  const got = [];
+  for await (const message of consumer.messages({ untilEnd: true })) got.push(message.data.toString() === data);
+  await client.close();
+  console.log(JSON.stringify({ got, error: [], loaded: Object.keys(require.cache) }));
+`;
 
 describe('an app', () => {
   test('imports the package', async () => {
@@ -136,6 +155,22 @@ describe('an app', () => {
       const { Client, MagnetarError, MessageId } = require('magnetar');
       (async () => {${APP}})();`;
     expect(summary(await run('app.cjs', source))).toEqual(GOOD);
+  });
+
+  test.each(['mjs', 'cjs'])('compresses, with libraries that are loaded then (%s)', async (kind) => {
+    const source = {
+      mjs: `
+        import { createRequire } from 'node:module';
+        import { Client } from 'magnetar';
+        const require = createRequire(import.meta.url);
+        ${COMPRESSING_APP}`,
+      cjs: `
+        const { Client } = require('magnetar');
+        (async () => {${COMPRESSING_APP}})();`,
+    }[kind];
+    const { got, lazyPackages } = summary(await run(`compressing.${kind}`, source ?? ''));
+    expect(got).toEqual([true, true, true, true]);
+    expect(lazyPackages).toEqual(LAZY_PACKAGES);
   });
 
   test('that loads a server is noticed by these checks', async () => {
@@ -166,7 +201,7 @@ const TYPED = `
 
   export async function main(serviceUrl: string): Promise<number> {
     await using client = new Client({ serviceUrl, operationTimeoutMs: 1_000 });
-    await using producer = await client.createProducer({ topic: 't', producerName: 'p', batchingMaxMessages: 10 });
+    await using producer = await client.createProducer({ topic: 't', producerName: 'p', compression: 'lz4' });
     const message: ProducerMessage = { data: new Uint8Array(1), key: 'k', properties: { a: 'b' } };
     const id: MessageId = await producer.send(message);
     const from: StartPosition = id;
@@ -186,6 +221,8 @@ const TYPED = `
     }
     // @ts-expect-error a topic is needed
     await client.createProducer({});
+    // @ts-expect-error no such compression
+    await client.createProducer({ topic: 't', compression: 'gzip' });
     // @ts-expect-error no such subscription type
     await client.subscribe({ topic: 't', subscription: 's', subscriptionType: 'shard' });
     return bytes;

@@ -117,7 +117,7 @@ describe('publishing', () => {
     expect(got.map((r) => r.error?.code)).toEqual(['INVALID_ARGUMENT', undefined]);
     const compressed = batch(1, 'p', 1, ['b']);
     // The field "compression" (7) at the end of the block, where the checksum is left out.
-    const block = Buffer.concat([compressed.block, Buffer.from([0x38, 0x01])]);
+    const block = Buffer.concat([compressed.block, Buffer.from([0x38, 0x09])]);
     stream.send({ batches: [{ producer: 1, block }, batch(1, 'p', 2, ['c'])] });
     const rest = (await receipts(stream, 4)).slice(2);
     expect(rest.map((r) => r.error?.code)).toEqual(['UNSUPPORTED', 'BATCH_ABORTED']);

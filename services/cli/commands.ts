@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import { COMPRESSION_TYPES, type CompressionType } from '../wire/compression.ts';
 import { FROM_ALLOWED, type From, parseFrom } from './position.ts';
 import type { Toolkit } from './program.ts';
 import type { Shell } from './shell.ts';
@@ -20,6 +21,11 @@ function rate(text: string): number {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : 0;
   if (value > 0 && Number.isFinite(value)) return value;
   throw new InvalidArgumentError('It must be a number of messages a second, above 0.');
+}
+
+/** How a command that publishes compresses. */
+function compressionOption(): Option {
+  return new Option('--compression <type>', 'how batches are compressed').choices(COMPRESSION_TYPES).default('none');
 }
 
 function property(text: string, before: Readonly<Record<string, string>> = {}): Readonly<Record<string, string>> {
@@ -82,6 +88,7 @@ function addProduce({ add, shell }: Toolkit): void {
         .option('-k, --key <key>', 'the key of every message')
         .addOption(new Option('-p, --property <name=value...>', 'properties of every message').argParser(property))
         .option('--rate <number>', 'at most so many messages a second', rate)
+        .addOption(compressionOption())
         .option('--ids', 'print {"line","id","index"} when a message is acknowledged');
     },
     run: async (command) => {
@@ -92,6 +99,7 @@ function addProduce({ add, shell }: Toolkit): void {
         key?: string;
         property?: Readonly<Record<string, string>>;
         rate?: number;
+        compression: CompressionType;
         ids?: boolean;
       }>();
       const { produce } = await import('./produce.ts');
@@ -103,6 +111,7 @@ function addProduce({ add, shell }: Toolkit): void {
         key: options.key,
         properties: options.property,
         rate: options.rate,
+        compression: options.compression,
         ids: options.ids === true,
       });
     },

@@ -35,7 +35,7 @@ function shellWith(stdin: Readable, stdout: Writable): Shell {
 
 function options(more: Partial<ProduceOptions> = {}): ProduceOptions {
   const none = { file: undefined, texts: undefined, key: undefined, properties: undefined, rate: undefined };
-  return { serviceUrl: broker.url, topic: 't', ids: false, ...none, ...more };
+  return { serviceUrl: broker.url, topic: 't', ids: false, compression: 'none', ...none, ...more };
 }
 
 test('prints ids as JSON, also where a place is not known', async () => {

@@ -1,6 +1,6 @@
 import { addAbortSignal, type Readable } from 'node:stream';
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
-import type { Producer } from '../client/index.ts';
+import type { CompressionType, Producer } from '../client/index.ts';
 import { ChunkedOutput } from './chunked-output.ts';
 import { newClient, whenOpen } from './connect.ts';
 import { LineSplitter } from './line-splitter.ts';
@@ -23,6 +23,7 @@ export interface ProduceOptions {
   readonly properties: Readonly<Record<string, string>> | undefined;
   /** Messages a second. */
   readonly rate: number | undefined;
+  readonly compression: CompressionType;
   readonly ids: boolean;
 }
 
@@ -204,7 +205,8 @@ export async function produce(shell: Shell, options: ProduceOptions): Promise<nu
   const client = newClient(serviceUrl);
   try {
     const limits = { maxPendingBytes: 2 * WINDOW_BYTES, maxPendingMessages: 2 * WINDOW_MESSAGES };
-    const opening = client.createProducer({ topic, ...limits }, { signal: shell.interrupted });
+    const { compression } = options;
+    const opening = client.createProducer({ topic, compression, ...limits }, { signal: shell.interrupted });
     const producer = await whenOpen(shell, serviceUrl, opening);
     const output = new ChunkedOutput<undefined>(shell.stdout, shell.clock);
     const progress = new Progress(shell);

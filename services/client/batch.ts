@@ -2,6 +2,7 @@ import { assert } from '../lib/assert.ts';
 import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
 import type { OutgoingMessage } from '../wire/block.ts';
 import { BlockBuilder, decodeBlock, decodeMessages } from '../wire/block.ts';
+import { compressions } from '../wire/compression.ts';
 import type { Outcome, OutcomePart, Place } from './outcome.ts';
 import type { Sequenced } from './protocol/in-flight.ts';
 
@@ -69,8 +70,9 @@ export class Batch implements Sequenced {
 
   #cut(from: number, part: OutcomePart): Batch {
     const to = from + part.count;
-    const { producerName, producerEpoch, publishTime } = decodeBlock(this.block);
-    const options = { producerName, epoch: producerEpoch as Epoch, capacityBytes: this.block.length };
+    const { producerName, producerEpoch, publishTime, compression: number } = decodeBlock(this.block);
+    const compression = compressions.numbered(number);
+    const options = { producerName, epoch: producerEpoch as Epoch, capacityBytes: this.bytes, compression };
     const builder = new BlockBuilder(options);
     for (const message of decodeMessages(this.block).messages.slice(from, to)) {
       const { payload, key, orderingKey, eventTime, properties } = message;

@@ -1,5 +1,5 @@
-import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
-import type { OutgoingRest } from '../wire/block.ts';
+import type { Millis, SequenceId } from '../lib/ids.ts';
+import type { BlockBuilderOptions, OutgoingRest } from '../wire/block.ts';
 import { BlockBuilder } from '../wire/block.ts';
 import { Batch } from './batch.ts';
 import { Outcome } from './outcome.ts';
@@ -10,7 +10,7 @@ export class Batcher {
   #outcome = new Outcome();
   #deadline = Number.POSITIVE_INFINITY;
 
-  constructor(options: { readonly producerName: string; readonly epoch: Epoch; readonly capacityBytes: number }) {
+  constructor(options: BlockBuilderOptions) {
     this.#builder = new BlockBuilder(options);
   }
 

@@ -3,6 +3,7 @@ import type { WaitOptions } from './abort.ts';
 import { abortReason, unlessAborted, withDeadline } from './abort.ts';
 import { ConsumeChannel } from './consume-channel.ts';
 import { Consumer } from './consumer.ts';
+import { compressions } from '../wire/compression.ts';
 import type { ClientEnvironment } from './environment.ts';
 import { nodeEnvironment } from './environment.ts';
 import { Link } from './link.ts';
@@ -66,16 +67,25 @@ export class Client implements AsyncDisposable {
    * Opens a producer. The topic is made on first use.
    *
    * @throws MagnetarError INVALID_ARGUMENT; UNAVAILABLE when the broker cannot be reached within `operationTimeoutMs`;
-   *   PRODUCER_BUSY when another one has the name; the broker's refusal
+   *   PRODUCER_BUSY when another one has the name; UNSUPPORTED when the library of the compression does not load; the
+   *   broker's refusal
    */
   async createProducer(options: ProducerOptions, wait?: WaitOptions): Promise<Producer> {
     const config = checkProducerOptions(options);
     this.#checkOpen(wait);
+    const compression = compressions.named(config.compression);
     const channel = this.#publish;
     const session = new ProducerSession({ channel, topic: config.topic, name: config.producerName });
     session.start();
     const granted = await this.#whenOpen(session.granted, session, `a producer on ${config.topic}`, wait);
-    const producer = new Producer({ channel, session, config, granted, onClosed: () => this.#open.delete(producer) });
+    const producer = new Producer({
+      channel,
+      session,
+      config,
+      granted,
+      compression,
+      onClosed: () => this.#open.delete(producer),
+    });
     return this.#keep(producer);
   }
 

@@ -1,5 +1,6 @@
 /** The SDK: publishes to and consumes from a Magnetar broker. */
 export { type ErrorCode, type ErrorDetails, MagnetarError } from '../lib/errors.ts';
+export type { CompressionType } from '../wire/compression.ts';
 export type { LogFields, Logger } from '../runtime/logger.ts';
 export type { WaitOptions } from './abort.ts';
 export { Client } from './client.ts';

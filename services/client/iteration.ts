@@ -1,7 +1,8 @@
-import type { MagnetarError } from '../lib/errors.ts';
+import { type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { abortReason, onAbort, unlessAborted } from './abort.ts';
 import type { Message } from './message.ts';
-import type { Receiver, Taker } from './receiver.ts';
+import type { Receiver } from './receiver.ts';
+import type { Taker } from './takers.ts';
 
 /** After so many messages that were there already, the event loop gets a turn: frames come and go then. */
 const TURN_AFTER_MESSAGES = 4_096;
@@ -69,8 +70,12 @@ export class Iteration implements AsyncIterableIterator<Message, undefined> {
 
   next(): Promise<Step> {
     if (this.#began && !this.#over && this.#signal?.aborted !== true && --this.#untilTurn > 0) {
-      const message = this.#receiver.take(this.#end);
-      if (message !== undefined) return Promise.resolve({ done: false, value: message });
+      try {
+        const message = this.#receiver.take(this.#end);
+        if (message !== undefined) return Promise.resolve({ done: false, value: message });
+      } catch (error) {
+        return Promise.reject(toMagnetarError(error));
+      }
     }
     return this.#slowNext();
   }

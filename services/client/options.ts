@@ -1,6 +1,7 @@
 /** What apps configure: the options as they are written, and as they are once checked and filled in. */
 import type { Logger } from '../runtime/logger.ts';
 import { silentLogger } from '../runtime/logger.ts';
+import { COMPRESSION_TYPES, type CompressionType } from '../wire/compression.ts';
 import type { Position } from '../wire/frames.ts';
 import {
   checkBoolean,
@@ -63,6 +64,11 @@ export interface ProducerOptions {
   /** A batch is full with this many bytes. 131,072 by default. */
   readonly batchingMaxBytes?: number | undefined;
   /**
+   * How batches are compressed: 'none' (the default), 'lz4', 'zstd', 'snappy' or 'zlib'. A batch that does not shrink goes
+   * out as it is. All limits hold before compression.
+   */
+  readonly compression?: CompressionType | undefined;
+  /**
    * The first message gets the sequence id after this one. By default it follows the last one stored under the name.
    */
   readonly initialSequenceId?: bigint | number | undefined;
@@ -75,7 +81,7 @@ interface ReceiverOptions {
   readonly startPosition?: StartPosition | undefined;
   /** How many messages are fetched ahead. 20,000 by default. One entry more may come. */
   readonly receiverQueueSize?: number | undefined;
-  /** How many bytes are fetched ahead. 8 MiB by default. One entry more may come. */
+  /** How many bytes, as they are stored, are fetched ahead. 8 MiB by default. One entry more may come. */
   readonly receiverQueueBytes?: number | undefined;
 }
 
@@ -111,6 +117,7 @@ export interface ProducerConfig {
   readonly publishDelayMs: number;
   readonly batchMessages: number;
   readonly batchBytes: number;
+  readonly compression: CompressionType;
   /** Absent: go on after the last one stored. */
   readonly initialSequenceId: bigint | undefined;
 }
@@ -159,6 +166,7 @@ const PRODUCER_FIELDS = [
   'batchingMaxPublishDelayMs',
   'batchingMaxMessages',
   'batchingMaxBytes',
+  'compression',
   'initialSequenceId',
 ] as const;
 
@@ -177,11 +185,17 @@ export function checkProducerOptions(options: ProducerOptions): ProducerConfig {
     publishDelayMs: milliseconds('batchingMaxPublishDelayMs', options.batchingMaxPublishDelayMs, 1, 0),
     batchMessages: batching ? batchMessages : 1,
     batchBytes: bytes('batchingMaxBytes', options.batchingMaxBytes, BATCH_BYTES),
+    compression: compressionType(options.compression ?? 'none'),
     initialSequenceId:
       options.initialSequenceId === undefined
         ? undefined
         : checkSequenceId('initialSequenceId', options.initialSequenceId),
   };
+}
+
+function compressionType(value: CompressionType): CompressionType {
+  if (COMPRESSION_TYPES.includes(value)) return value;
+  throw invalid('compression', value, `one of ${COMPRESSION_TYPES.join(', ')}`);
 }
 
 /** A sequence id of an app's choice. @throws MagnetarError INVALID_ARGUMENT */

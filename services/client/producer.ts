@@ -1,6 +1,7 @@
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { SequenceId } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
+import type { Compression } from '../wire/compression.ts';
 import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
@@ -41,6 +42,7 @@ export interface ProducerParts {
   readonly session: ProducerSession;
   readonly config: ProducerConfig;
   readonly granted: Granted;
+  readonly compression: Compression | undefined;
   readonly onClosed: () => void;
 }
 
@@ -92,7 +94,8 @@ export class Producer implements AsyncDisposable {
     this.#waiting = new WaitingLine({ maxMessages: config.maxPendingMessages, maxBytes: config.maxPendingBytes });
     const { name, epoch, lastSequenceId } = granted;
     this.#nameBytes = Buffer.byteLength(name);
-    this.#batcher = new Batcher({ producerName: name, epoch, capacityBytes: config.batchBytes });
+    const { batchBytes: capacityBytes } = config;
+    this.#batcher = new Batcher({ producerName: name, epoch, capacityBytes, compression: parts.compression });
     this.#lastSequenceId = lastSequenceId ?? -1n;
     this.#highest = this.#lastSequenceId;
     this.#nextSequenceId = (config.initialSequenceId ?? this.#lastSequenceId) + 1n;

@@ -1,13 +1,18 @@
 import { Deque } from '../lib/collections/deque.ts';
 import { IndexSet } from '../lib/collections/index-set.ts';
-import { scanMessages } from '../wire/block.ts';
-import type { Delivery } from '../wire/frames.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
+import { decodeBlock, scanMessages } from '../wire/block.ts';
+import type { Delivery, ProducerBlock } from '../wire/frames.ts';
 import type { EntryFacts } from './message.ts';
 import { Message } from './message.ts';
 
 /** A delivered entry, as far as it is not handed out. */
 interface Entry {
-  readonly facts: EntryFacts;
+  readonly delivery: Delivery;
+  readonly block: ProducerBlock;
+  /** There once the first message is taken: until then what is compressed stays so. */
+  facts: EntryFacts | undefined;
+  readonly index: number;
   readonly count: number;
   /** Bit i: message i is not to be handed out. Empty: all are. */
   readonly skip: Buffer;
@@ -25,7 +30,7 @@ function isSkipped(skip: Buffer, at: number): boolean {
 /** How many of the first `count` bits are set. */
 function skippedIn(skip: Buffer, count: number): number {
   let skipped = 0;
-  if (skip.length > 0) for (let i = 0; i < count; i++) if (isSkipped(skip, i)) skipped++;
+  for (let i = 0; i < Math.min(count, skip.length * 8); i++) if (isSkipped(skip, i)) skipped++;
   return skipped;
 }
 
@@ -35,6 +40,9 @@ function skippedIn(skip: Buffer, count: number): number {
  * The broker delivers again, after a lost connection, whatever is not acknowledged: what the app had been given is
  * left out then. Messages that the broker itself leaves out (they are acknowledged) count as given, so that the set
  * stays a few runs.
+ *
+ * Blocks wait as they came, and are decompressed one at a time, when their first message is taken: what waits takes no
+ * more memory than the permits allow, and one block.
  */
 export class ReceiverQueue {
   readonly #topic: string;
@@ -58,7 +66,7 @@ export class ReceiverQueue {
   /** The index of the message that `take` returns next; Infinity: there is none. */
   get peekIndex(): number {
     const entry = this.#entries.peek();
-    return entry === undefined ? Number.POSITIVE_INFINITY : entry.facts.index + entry.next;
+    return entry === undefined ? Number.POSITIVE_INFINITY : entry.index + entry.next;
   }
 
   /** True when nothing below `end` is left to come. */
@@ -82,21 +90,20 @@ export class ReceiverQueue {
   /** Drops what is not handed out: it will be delivered again. */
   drop(): void {
     const first = this.#entries.peek();
-    if (first !== undefined && first.next > 0) this.#given.add(first.facts.index, first.facts.index + first.next);
+    if (first !== undefined && first.next > 0) this.#given.add(first.index, first.index + first.next);
     this.#entries.clear();
     this.#caughtUp = 0;
   }
 
-  /** Takes a delivery in. @throws MagnetarError when its block cannot be read */
+  /** Takes a delivery in. @throws MagnetarError PROTOCOL_VIOLATION when it cannot be told how many messages it has */
   add(delivery: Delivery): void {
-    const { index, ledgerId, entryId, appendTime, redeliveries, block } = delivery;
-    const { messages, publishTime, producerName } = scanMessages(block);
-    const count = messages.length;
-    const topic = this.#topic;
-    const facts = { topic, ledgerId, entryId, index, appendTime, publishTime, producerName, redeliveries, messages };
+    const { index } = delivery;
+    const block = decodeBlock(delivery.block);
+    const { count } = block;
     const permits = count - skippedIn(delivery.skip, count);
     const skip = this.#withGiven(delivery.skip, index, count);
-    const entry: Entry = { facts, count, skip, permits, bytes: block.length, next: 0 };
+    const bytes = delivery.block.length;
+    const entry: Entry = { delivery, block, facts: undefined, index, count, skip, permits, bytes, next: 0 };
     if (skip.length > 0) passOver(entry);
     if (entry.next < count) this.#entries.push(entry);
     else this.#finish(entry);
@@ -113,24 +120,56 @@ export class ReceiverQueue {
     return both;
   }
 
-  #finish({ facts, count, permits, bytes }: Entry): void {
-    this.#given.add(facts.index, facts.index + count);
+  #finish({ index, count, permits, bytes }: Entry): void {
+    this.#given.add(index, index + count);
     this.#consumed(permits, bytes);
   }
 
-  /** Hands out the next message; undefined when there is none. */
+  /**
+   * Hands out the next message; undefined when there is none.
+   *
+   * @throws MagnetarError DATA_LOSS, once, where an entry cannot be read: it is passed over. UNSUPPORTED: this process
+   *   cannot read it; it stays.
+   */
   take(): Message | undefined {
     const entry = this.#entries.peek();
     if (entry === undefined) return undefined;
-    const message = new Message(entry.facts, entry.next++);
-    this.#nextIndex = entry.facts.index + entry.next;
+    const message = new Message(entry.facts ?? this.#open(entry), entry.next++);
+    this.#nextIndex = entry.index + entry.next;
     if (entry.skip.length > 0) passOver(entry);
-    if (entry.next === entry.count) {
-      this.#entries.shift();
-      this.#finish(entry);
-    }
+    if (entry.next === entry.count) this.#shift(entry);
     return message;
   }
+
+  #shift(entry: Entry): void {
+    this.#entries.shift();
+    this.#finish(entry);
+  }
+
+  #open(entry: Entry): EntryFacts {
+    const { ledgerId, entryId, index, appendTime, redeliveries } = entry.delivery;
+    const { publishTime, producerName } = entry.block;
+    const topic = this.#topic;
+    try {
+      const messages = scanMessages(entry.block);
+      entry.facts = { topic, ledgerId, entryId, index, appendTime, publishTime, producerName, redeliveries, messages };
+      return entry.facts;
+    } catch (cause) {
+      if (!hasCode(cause, 'UNSUPPORTED')) {
+        this.#nextIndex = index + entry.count;
+        this.#shift(entry);
+      }
+      throw unreadable(topic, entry, toMagnetarError(cause));
+    }
+  }
+}
+
+/** What an app is told instead of the messages of an entry. */
+function unreadable(topic: string, { delivery, index, count }: Entry, cause: MagnetarError): MagnetarError {
+  const { ledgerId, entryId } = delivery;
+  const text = `entry ${ledgerId}:${entryId} of ${topic}, with the messages ${index} to ${index + count - 1}, cannot be read: ${cause.message}`;
+  const details = { topic, ledgerId: `${ledgerId}`, entryId: `${entryId}`, index: `${index}`, count: `${count}` };
+  return new MagnetarError(cause.code === 'UNSUPPORTED' ? 'UNSUPPORTED' : 'DATA_LOSS', text, { details, cause });
 }
 
 function passOver(entry: Entry): void {

@@ -22,6 +22,7 @@ import type { ReceiverConfig } from './options.ts';
 import type { SealedAck } from './protocol/ack-window.ts';
 import { ReceiverQueue } from './receiver-queue.ts';
 import { GOOD_AFTER_MS, reconnectDelay } from './stream-keeper.ts';
+import { type Taker, Takers } from './takers.ts';
 
 const INSTANCE_BYTES = 16;
 
@@ -30,17 +31,6 @@ const INSTANCE_BYTES = 16;
  * closing: asked to close, not answered. ended: closed or failed, for good.
  */
 type State = 'down' | 'waiting' | 'opening' | 'open' | 'closing' | 'ended';
-
-/** Somebody who waits for a message. */
-export interface Taker {
-  /** Wants messages below this index; Infinity: any. */
-  readonly end: number;
-  give(message: Message): void;
-  /** None below `end` is left to come. */
-  ended(): void;
-  /** None comes any more: the receiver was closed, or has failed. */
-  fail(error: MagnetarError): void;
-}
 
 interface PendingSeek {
   readonly seekId: number;
@@ -60,8 +50,7 @@ export class Receiver implements ConsumeMember {
   readonly #opened: Deferred<string> = deferred();
   readonly #closed: Deferred<void> = deferred();
   readonly #instance: Buffer;
-  /** In the order in which they came. */
-  readonly #takers = new Set<Taker>();
+  readonly #takers: Takers;
   #state: State = 'down';
   #number = 0;
   #attempt = 0;
@@ -98,6 +87,7 @@ export class Receiver implements ConsumeMember {
     this.#name = config.name;
     this.#instance = channel.environment.random.bytes(INSTANCE_BYTES);
     this.queue = new ReceiverQueue(config.topic, (messages, bytes) => this.#consumed(messages, bytes));
+    this.#takers = new Takers(this.queue, (error) => this.fail(error));
     this.acks = new AckSender({
       environment: channel.environment,
       timeoutMs: channel.operationTimeoutMs,
@@ -267,10 +257,11 @@ export class Receiver implements ConsumeMember {
     try {
       this.queue.add(delivery);
     } catch (error) {
-      this.fail(toMagnetarError(error));
+      const { code, message } = toMagnetarError(error);
+      this.fail(new MagnetarError(code, this.#text(`was given entry ${ledgerId}:${entryId}: ${message}`)));
       return;
     }
-    if (this.#takers.size > 0) this.#serve();
+    this.#takers.serve();
   }
 
   #arrivedDamaged(place: string): void {
@@ -287,12 +278,12 @@ export class Receiver implements ConsumeMember {
   caughtUp({ index }: CaughtUp): void {
     if (this.#state !== 'open') return;
     this.queue.caughtUp(index);
-    if (this.#takers.size > 0) this.#serve();
+    this.#takers.serve();
   }
 
-  /** The next message, if it is there, is below `end`, and nobody waits for it. */
+  /** The next message, if it is there, is below `end`, and nobody waits for it. @throws MagnetarError as Takers.take */
   take(end: number): Message | undefined {
-    return this.#takers.size > 0 || this.queue.peekIndex >= end ? undefined : this.queue.take();
+    return this.#takers.take(end);
   }
 
   /** Has somebody wait for a message. */
@@ -301,30 +292,12 @@ export class Receiver implements ConsumeMember {
       taker.fail(this.#refusal);
       return;
     }
-    this.#takers.add(taker);
-    this.#serve();
+    this.#takers.wait(taker);
   }
 
   /** Somebody no longer waits. */
   leave(taker: Taker): void {
-    this.#takers.delete(taker);
-  }
-
-  #serve(): void {
-    const { queue } = this;
-    for (const taker of this.#takers) {
-      const index = queue.peekIndex;
-      if (index < taker.end) {
-        this.#takers.delete(taker);
-        const message = queue.take();
-        if (message !== undefined) taker.give(message);
-      } else if (index !== Number.POSITIVE_INFINITY || queue.isThrough(taker.end)) {
-        this.#takers.delete(taker);
-        taker.ended();
-      } else {
-        return;
-      }
-    }
+    this.#takers.leave(taker);
   }
 
   /** Has what is acknowledged sent at the end of this turn of the event loop. */
@@ -478,9 +451,7 @@ export class Receiver implements ConsumeMember {
   #refuse(error: MagnetarError): void {
     this.#refusal = error;
     this.queue.drop();
-    const takers = [...this.#takers];
-    this.#takers.clear();
-    for (const taker of takers) taker.fail(error);
+    this.#takers.fail(error);
     this.#seek?.done.reject(error);
     this.#seek = undefined;
   }

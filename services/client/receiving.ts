@@ -7,7 +7,8 @@ import { findEnd } from './end-probe.ts';
 import type { IterationOptions } from './iteration.ts';
 import { Iteration } from './iteration.ts';
 import type { Message } from './message.ts';
-import type { Receiver, Taker } from './receiver.ts';
+import type { Receiver } from './receiver.ts';
+import type { Taker } from './takers.ts';
 
 const HIGHEST_MS = 86_400_000;
 
@@ -29,8 +30,12 @@ export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefi
       return Promise.reject(toMagnetarError(error));
     }
   }
-  const message = receiver.take(Number.POSITIVE_INFINITY);
-  return message === undefined ? waitFor(receiver, options) : Promise.resolve(message);
+  try {
+    const message = receiver.take(Number.POSITIVE_INFINITY);
+    return message === undefined ? waitFor(receiver, options) : Promise.resolve(message);
+  } catch (error) {
+    return Promise.reject(toMagnetarError(error));
+  }
 }
 
 async function waitFor(receiver: Receiver, { signal, timeoutMs }: ReceiveOptions = {}): Promise<Message> {

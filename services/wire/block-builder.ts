@@ -4,6 +4,7 @@ import { ProtoReader, varintSize } from '../lib/bytes.ts';
 import { crc32c } from '../lib/crc32c.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import type { Epoch, Millis, SequenceId } from '../lib/ids.ts';
+import { type Compression, MAX_AREA_BYTES } from './compression.ts';
 
 /** What a message has besides its payload. Byte fields are borrowed while they are appended. */
 export interface OutgoingRest {
@@ -19,12 +20,23 @@ export interface OutgoingMessage extends OutgoingRest {
   readonly payload: Uint8Array;
 }
 
+export interface BlockBuilderOptions {
+  readonly producerName: string;
+  readonly epoch: Epoch;
+  /** The size of batches that are considered full, for which a buffer is kept ready at most. */
+  readonly capacityBytes: number;
+  /** How to compress blocks, those that shrink by it. */
+  readonly compression?: Compression | undefined;
+}
+
 const NOTHING: Buffer = Buffer.alloc(0);
 const FIRST_BUFFER_BYTES = 1_024;
 const HEADER_BYTES = 80; // more than the fields before the payload area take, without the producer's name
 const SHORT_STRING = 48; // up to here a loop beats the call into the platform
 const SHORT_BYTES = 24;
 const ROW_BYTES = 16; // what a row of the clear table takes at most, without its key
+const COMPRESS_FROM_BYTES = 128; // a smaller payload area hardly shrinks
+const COMPRESSION_BYTES = 8; // what the two fields of the compression take at most
 
 // Tags: number * 8 + wire type. Of ProducerBlock:
 const PRODUCER_NAME = 10;
@@ -33,6 +45,8 @@ const FIRST_SEQUENCE_ID = 24;
 const LAST_SEQUENCE_ID = 32;
 const COUNT = 40;
 const PUBLISH_TIME = 48;
+const COMPRESSION = 56;
+const UNCOMPRESSED_SIZE = 64;
 const CLEAR = 74;
 const PAYLOAD_AREA = 122;
 // Of Messages and Message:
@@ -58,6 +72,7 @@ export class BlockBuilder {
   readonly #name: Buffer;
   readonly #epoch: Epoch;
   readonly #capacity: number;
+  readonly #compression: Compression | undefined;
   readonly #start: number; // where the payload area begins
   #buffer: Buffer = NOTHING;
   #at: number;
@@ -69,10 +84,10 @@ export class BlockBuilder {
   #keyed = false; // a message has a key or an ordering key: there will be a clear table
   #keyBytes = 0; // of the keys in it
 
-  /** `capacityBytes`: the size of batches that are considered full, for which a buffer is kept ready at most. */
-  constructor(options: { readonly producerName: string; readonly epoch: Epoch; readonly capacityBytes: number }) {
+  constructor(options: BlockBuilderOptions) {
     this.#name = Buffer.from(options.producerName);
     this.#epoch = options.epoch;
+    this.#compression = options.compression;
     this.#start = HEADER_BYTES + this.#name.length;
     this.#at = this.#start;
     this.#capacity = options.capacityBytes + this.#start;
@@ -160,10 +175,11 @@ export class BlockBuilder {
     assert(this.#count > 0, 'a block has at least one message');
     const areaEnd = this.#at;
     if (this.#keyed) this.#writeClearTable(areaEnd);
-    const start = this.#writeHeader(publishTime, areaEnd - this.#start);
+    this.#nextBytes = Math.max(FIRST_BUFFER_BYTES, Math.min(this.#capacity, this.#at + (this.#at >>> 3)));
+    const sentBytes = this.#compress(areaEnd);
+    const start = this.#writeHeader(publishTime, areaEnd - this.#start, sentBytes);
     let block = this.#buffer.subarray(start, this.#at);
     if (block.length * 2 < this.#buffer.length) block = Buffer.from(block); // a small survivor pins no large buffer
-    this.#nextBytes = Math.max(FIRST_BUFFER_BYTES, Math.min(this.#capacity, this.#at + (this.#at >>> 3)));
     this.#buffer = NOTHING;
     this.#at = this.#start;
     this.#count = 0;
@@ -200,10 +216,27 @@ export class BlockBuilder {
     this.#buffer = grown;
   }
 
+  /** Has the payload area take less room, if it can; returns how much it takes. What follows it moves up. */
+  #compress(areaEnd: number): number {
+    const areaBytes = areaEnd - this.#start;
+    if (this.#compression === undefined || areaBytes < COMPRESS_FROM_BYTES || areaBytes > MAX_AREA_BYTES) {
+      return areaBytes;
+    }
+    const compressed = this.#compression.compress(this.#buffer.subarray(this.#start, areaEnd));
+    if (compressed.length + COMPRESSION_BYTES >= areaBytes) return areaBytes;
+    compressed.copy(this.#buffer, this.#start);
+    const end = this.#start + compressed.length;
+    this.#buffer.copyWithin(end, areaEnd, this.#at);
+    this.#at += end - areaEnd;
+    return compressed.length;
+  }
+
   /** Writes the fields before the payload area so that they end where it begins; returns where they begin. */
-  #writeHeader(publishTime: Millis, areaBytes: number): number {
+  #writeHeader(publishTime: Millis, areaBytes: number, sentBytes: number): number {
     const name = this.#name;
-    let size = 1 + sizeOf(areaBytes);
+    const compression = sentBytes === areaBytes ? 0 : (this.#compression?.number ?? 0);
+    let size = 1 + sizeOf(sentBytes);
+    if (compression > 0) size += 2 + 1 + sizeOf(areaBytes);
     if (name.length > 0) size += 1 + sizeOf(name.length) + name.length;
     if (this.#epoch > 0) size += 1 + sizeOf(this.#epoch);
     if (this.#first > 0n) size += 1 + bigintSize(this.#first);
@@ -231,8 +264,12 @@ export class BlockBuilder {
     }
     at = putInteger(buffer, at, COUNT, this.#count);
     if (publishTime > 0) at = putInteger(buffer, at, PUBLISH_TIME, publishTime);
+    if (compression > 0) {
+      at = putInteger(buffer, at, COMPRESSION, compression);
+      at = putInteger(buffer, at, UNCOMPRESSED_SIZE, areaBytes);
+    }
     buffer[at++] = PAYLOAD_AREA;
-    putVarint(buffer, at, areaBytes);
+    putVarint(buffer, at, sentBytes);
     return start;
   }
 

@@ -344,8 +344,8 @@ describe('decoding', () => {
     expect(() => decodeBlock(block({ clear: [{}] }))).toThrow(/block of 2 messages has 1 rows in its clear table/);
   });
 
-  test('a compressed block is refused by the number of its compression', () => {
-    expect(() => decodeMessages(block({ compression: 9 }))).toThrow(/block has compression 9; this version reads 0/);
+  test('a block of an unknown compression is refused by its number', () => {
+    expect(() => decodeMessages(block({ compression: 9 }))).toThrow(/block has compression 9; this version knows 0/);
     expect(decodeBlock(block({ compression: 9, uncompressedSize: 5 }))).toMatchObject({
       compression: 9,
       uncompressedSize: 5,

@@ -5,12 +5,13 @@
  * structure of all the rest in one pass; strings, properties and views are made when somebody asks for them.
  */
 import { ProtoReader } from '../lib/bytes.ts';
-import { MagnetarError } from '../lib/errors.ts';
+import type { MagnetarError } from '../lib/errors.ts';
 import type { SequenceId } from '../lib/ids.ts';
 import { readSequenceId, uint32, violation } from './common-codec.ts';
+import { payloadArea } from './compression.ts';
 import type { ProducerBlock } from './frames.ts';
 
-export { BlockBuilder, type OutgoingMessage, type OutgoingRest } from './block-builder.ts';
+export { BlockBuilder, type BlockBuilderOptions, type OutgoingMessage, type OutgoingRest } from './block-builder.ts';
 
 const NOTHING: Buffer = Buffer.alloc(0);
 
@@ -41,7 +42,7 @@ const KEY_AT = 4;
 const KEY_END = 5;
 const HAS = 6;
 /** Tag and length of a message that is empty. */
-const LEAST_MESSAGE_BYTES = 2;
+export const LEAST_MESSAGE_BYTES = 2;
 
 /**
  * The fields of a block. That its numbers make sense together (a count of at least 1, rising sequence ids) and that the
@@ -119,39 +120,33 @@ function checkMessage(scanner: Scanner, end: number): void {
 }
 
 /** A block taken apart. */
-interface BlockFacts {
+export interface DecodedBlock {
   readonly producerName: string;
   readonly producerEpoch: number;
   readonly firstSequenceId: SequenceId;
   /** Milliseconds since 1970-01-01 UTC, by the producer's clock. */
   readonly publishTime: number;
-}
-
-export interface ScannedBlock extends BlockFacts {
-  readonly messages: MessageTable;
-}
-
-export interface DecodedBlock extends BlockFacts {
   readonly messages: readonly DecodedMessage[];
 }
 
 /**
- * The messages of a block, as views of it: they pin the buffer behind it.
+ * The messages of a block, as views of it, or of its decompressed payload area: they pin the buffer behind it.
  *
- * @throws MagnetarError PROTOCOL_VIOLATION: malformed, or not as many messages as `count` says; UNSUPPORTED: compressed.
+ * @throws MagnetarError PROTOCOL_VIOLATION: malformed, or not as many messages as `count` says; UNSUPPORTED: of a
+ *   compression that this process cannot read
  */
 export function decodeMessages(block: Buffer): DecodedBlock {
-  const { messages, ...facts } = scanMessages(block);
-  return { ...facts, messages: Array.from({ length: messages.length }, (_, at) => new DecodedMessage(messages, at)) };
+  const fields = decodeBlock(block);
+  const { producerName, producerEpoch, firstSequenceId, publishTime } = fields;
+  const table = scanMessages(fields);
+  const messages = Array.from({ length: table.length }, (_, at) => new DecodedMessage(table, at));
+  return { producerName, producerEpoch, firstSequenceId, publishTime, messages };
 }
 
-/** As `decodeMessages`, without an object a message. */
-export function scanMessages(block: Buffer): ScannedBlock {
-  const fields = decodeBlock(block);
-  if (fields.compression !== 0) {
-    throw new MagnetarError('UNSUPPORTED', `block has compression ${fields.compression}; this version reads 0 (none)`);
-  }
-  const { payload, firstSequenceId, count } = fields;
+/** As `decodeMessages`, without an object a message, of a block whose fields are decoded. */
+export function scanMessages(fields: ProducerBlock): MessageTable {
+  const payload = payloadArea(fields);
+  const { firstSequenceId, count } = fields;
   const mismatch = (): MagnetarError => {
     return violation(`block has ${countMessages(payload)} messages; its count is ${count}`);
   };
@@ -169,9 +164,7 @@ export function scanMessages(block: Buffer): ScannedBlock {
     } else if (scanner.skip(payload.length) === 1) throw scanner.malformed('a message of a wrong wire type');
   }
   if (found !== count) throw mismatch();
-  const { producerName, producerEpoch, publishTime } = fields;
-  const messages = new MessageTable(payload, firstSequenceId, places);
-  return { producerName, producerEpoch, firstSequenceId, publishTime, messages };
+  return new MessageTable(payload, firstSequenceId, places);
 }
 
 /** Notes where the fields of a message are. */

@@ -3,7 +3,8 @@ import { ProtoReader } from '../../lib/bytes.ts';
 import { crc32c } from '../../lib/crc32c.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import type { SequenceId } from '../../lib/ids.ts';
-import { countMessages, decodeBlock } from '../../wire/block.ts';
+import { countMessages, decodeBlock, LEAST_MESSAGE_BYTES } from '../../wire/block.ts';
+import { compressionFlaw } from '../../wire/compression.ts';
 import type { ProducerBlock, PublishBatch } from '../../wire/frames.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 
@@ -61,26 +62,40 @@ function mismatch(batch: PublishBatch, found: number, rules: BlockRules): Magnet
 
 function flaw(fields: ProducerBlock | undefined, block: Buffer, rules: BlockRules): MagnetarError | undefined {
   if (fields === undefined) return undefined;
-  const { producerName, producerEpoch, count, compression, payload } = fields;
+  const { producerName, producerEpoch, count } = fields;
   if (producerName !== rules.producerName || producerEpoch !== rules.producerEpoch) {
     const granted = `"${rules.producerName}" and epoch ${rules.producerEpoch}`;
     return invalid(`batch names producer "${producerName}" and epoch ${producerEpoch}; granted were ${granted}`);
   }
-  if (compression !== 0) {
-    return new MagnetarError('UNSUPPORTED', `batch has compression ${compression}; this server takes 0 (none)`);
-  }
   if (block.length > MAX_BLOCK_BYTES) return tooLarge('batch', block.length, MAX_BLOCK_BYTES);
-  const found = countMessages(payload);
-  if (count < 1 || found !== count)
-    return invalid(`batch has ${found} messages and says ${count}; it has to be one or more`);
+  const miscounted = fields.compression === 0 ? countFlaw(fields) : compressedFlaw(fields);
+  if (miscounted !== undefined) return miscounted;
   const span = fields.lastSequenceId - fields.firstSequenceId;
   if (span < BigInt(count - 1)) {
     const ids = `from ${fields.firstSequenceId} to ${fields.lastSequenceId}`;
     return invalid(`batch of ${count} messages has sequence ids ${ids}; they have to rise from message to message`);
   }
-  if (payload.length <= rules.maxMessageBytes) return undefined;
-  const largest = largestPayload(payload);
+  if (fields.compression !== 0 || fields.payload.length <= rules.maxMessageBytes) return undefined;
+  const largest = largestPayload(fields.payload);
   return largest > rules.maxMessageBytes ? tooLarge('message', largest, rules.maxMessageBytes) : undefined;
+}
+
+function countFlaw({ count, payload }: ProducerBlock): MagnetarError | undefined {
+  const found = countMessages(payload);
+  if (count >= 1 && found === count) return undefined;
+  return invalid(`batch has ${found} messages and says ${count}; it has to be one or more`);
+}
+
+/** A compressed payload area is opened by consumers alone. */
+function compressedFlaw(fields: ProducerBlock): MagnetarError | undefined {
+  const found = compressionFlaw(fields);
+  if (found !== undefined) return found;
+  const { count, uncompressedSize } = fields;
+  const most = Math.floor(uncompressedSize / LEAST_MESSAGE_BYTES);
+  if (count >= 1 && count <= most) return undefined;
+  return invalid(
+    `batch says ${count} messages; it has to be one or more, and at most ${most} in ${uncompressedSize} bytes`,
+  );
 }
 
 function invalid(text: string): MagnetarError {
