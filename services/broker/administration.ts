@@ -21,7 +21,7 @@ import {
 } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { scanMessages } from '../wire/block.ts';
+import { decodeBlock, scanMessages } from '../wire/block.ts';
 import type { Position } from '../wire/frames.ts';
 import { parseTopicName, type TopicName } from './protocol/topic-name.ts';
 import type { Target } from './topic/subscription-control.ts';
@@ -186,7 +186,9 @@ export class Administration {
   async peekMessage(topic: string, subscription: string, nth: number): Promise<PeekedMessage> {
     const { entry, at } = await (await this.#open(topic)).control.peek(subscription, nth);
     const { ledgerId, entryId, index, block } = entry;
-    const { producerName, publishTime, messages } = scanMessages(block);
+    const fields = decodeBlock(block);
+    const { producerName, publishTime } = fields;
+    const messages = scanMessages(fields);
     return {
       ledgerId,
       entryId,

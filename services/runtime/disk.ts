@@ -5,8 +5,11 @@
  * unknown: the caller ends the process (or calls the lifecycle's fatal hook) and never tries again.
  */
 export interface Disk {
-  /** Opens for reading and writing; with `create`, makes the file where there is none. */
-  open(path: string, options?: { create?: boolean }): Promise<DiskFile>;
+  /**
+   * Opens for reading and writing; with `create`, makes the file where there is none. `direct`: it is written once and in
+   * large pieces, and need not be kept in memory for those who read it.
+   */
+  open(path: string, options?: { create?: boolean; direct?: boolean }): Promise<DiskFile>;
   /** The whole file. */
   readFile(path: string): Promise<Buffer>;
   /** Writes a small file so that after a crash either the old or the new content is there: temporary name, sync, rename, sync of the folder. */

@@ -70,7 +70,7 @@ export class SegmentFile {
       const mark = { sequence, committedUpTo: DATA_START, highestLedgerId, chain: 0 };
       encodeCommitMark(identity, mark).copy(head, commitMarkOffset(sequence));
     }
-    const file = await disk.open(path + TEMPORARY, { create: true });
+    const file = await disk.open(path + TEMPORARY, { create: true, direct: true });
     try {
       await file.write([head], 0);
       await file.sync();
@@ -153,7 +153,7 @@ export async function openSegment(
   id: number,
 ): Promise<OpenedSegment | undefined> {
   const path = `${folder}/${segmentName(id)}`;
-  const file = await environment.disk.open(path);
+  const file = await environment.disk.open(path, { direct: true });
   let opened: OpenedSegment | undefined;
   try {
     opened = await readSegment(file, path, id);

@@ -12,6 +12,8 @@ import {
 } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile } from '../disk.ts';
+import { AlignedBuffers } from './aligned-buffers.ts';
+import { DirectFile } from './direct-file.ts';
 
 function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined;
@@ -125,11 +127,27 @@ async function removeIfThere(path: string): Promise<void> {
   }
 }
 
+const buffers = new AlignedBuffers();
+
+/** The file past the page cache as well; undefined where the file system, or the platform, does not offer it. */
+async function openDirect(path: string, plain: DiskFile): Promise<DirectFile | undefined> {
+  const direct: number | undefined = constants.O_DIRECT;
+  if (direct === undefined) return undefined;
+  try {
+    return new DirectFile(plain, await open(path, constants.O_RDWR | direct), buffers);
+  } catch (error) {
+    if (errorCode(error) === 'EINVAL') return undefined;
+    await plain.close();
+    throw error;
+  }
+}
+
 /** The file system of this machine. */
 export const nodeDisk: Disk = {
   async open(path, options) {
     const flags = constants.O_RDWR | (options?.create === true ? constants.O_CREAT : 0);
-    return new NodeFile(await open(path, flags), path);
+    const plain = new NodeFile(await open(path, flags), path);
+    return (options?.direct === true ? await openDirect(path, plain) : undefined) ?? plain;
   },
 
   readFile: async (path) => await readFile(path),
