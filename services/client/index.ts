@@ -9,6 +9,7 @@ export type { IterationOptions } from './iteration.ts';
 export { type Message, type ProducerMessage } from './message.ts';
 export { MessageId } from './message-id.ts';
 export type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './options.ts';
+export type { Tally } from './outcome.ts';
 export type { StartPosition } from './position.ts';
 export type { Producer } from './producer.ts';
 export type { Reader } from './reader.ts';

@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { MessageId } from './message-id.ts';
-import { Outcome } from './outcome.ts';
+import { Outcome, type Tally } from './outcome.ts';
 
 const place = { ledgerId: 3, entryId: 4, index: 100 };
 
@@ -62,4 +62,35 @@ test('parts have fates of their own, told when all are settled', async () => {
   outcome.settle(second, new Error('lost'));
   const fates = (await sends).map((each) => (each.status === 'fulfilled' ? String(each.value) : each.status));
   expect(fates).toEqual(['3:4:0', '3:4:1', 'rejected', '3:9:0', '3:9:1']);
+});
+
+/** Notes what a tally is told. */
+function noting(name: string, told: string[]): Tally {
+  return {
+    stored: (count) => told.push(`${name} ${count} stored`),
+    failed: (count, error) => told.push(`${name} ${count} failed: ${error.message}`),
+  };
+}
+
+test('tallies are told in order, between those who have promises, each part apart', async () => {
+  const outcome = new Outcome();
+  const told: string[] = [];
+  const [a, b] = [noting('a', told), noting('b', told)];
+  outcome.tally(a);
+  outcome.tally(a);
+  outcome.tally(b);
+  const sent = outcome.promise().then((id) => told.push(String(id)));
+  for (let i = 0; i < 4; i++) outcome.tally(b);
+  const [first, second] = outcome.split(outcome.close(8), 6);
+  outcome.settle(first, { ...place, count: 6 });
+  outcome.settle(second, new Error('lost'));
+  await sent;
+  await Promise.resolve();
+  expect(told.filter((line) => !line.startsWith('3'))).toEqual([
+    'a 2 stored',
+    'b 1 stored',
+    'b 2 stored',
+    'b 2 failed: lost',
+  ]);
+  expect(told).toContain('3:4:3');
 });

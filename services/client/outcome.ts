@@ -1,4 +1,5 @@
 import { assert } from '../lib/assert.ts';
+import { type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { MessageId } from './message-id.ts';
 
 /** Where messages were stored together, as a receipt says. */
@@ -13,6 +14,18 @@ export interface Place {
 export interface OutcomePart {
   readonly count: number;
   result: Place | Error | undefined;
+}
+
+/** Told what became of messages that were posted, in their order, as many at a time as were settled together. */
+export interface Tally {
+  stored(count: number): void;
+  failed(count: number, error: MagnetarError): void;
+}
+
+/** Messages that were posted one after another with the same tally. */
+interface Run {
+  readonly tally: Tally;
+  count: number;
 }
 
 /**
@@ -31,6 +44,8 @@ export class Outcome {
   // The next message whose promise is settled: its part, and its place within that.
   #part = 0;
   #at = 0;
+  /** The run that goes on with the next message if that is posted, too. */
+  #run: Run | undefined;
 
   constructor() {
     this.#settled = new Promise((resolve) => {
@@ -40,11 +55,13 @@ export class Outcome {
 
   /** The promise of the next message. */
   promise(): Promise<MessageId> {
+    this.#run = undefined;
     return this.#settled.then(this.#next);
   }
 
   /** Tells the next message's fate to somebody who has made a promise of it already. */
   tell(resolve: (id: MessageId) => void, reject: (error: unknown) => void): void {
+    this.#run = undefined;
     void this.#settled.then(() => {
       try {
         resolve(this.#next());
@@ -52,6 +69,33 @@ export class Outcome {
         reject(error);
       }
     });
+  }
+
+  /** Tells a tally the next message's fate: one callback for all that follow one another. */
+  tally(tally: Tally): void {
+    if (this.#run?.tally === tally) {
+      this.#run.count++;
+      return;
+    }
+    const run = { tally, count: 1 };
+    this.#run = run;
+    void this.#settled.then(() => this.#tell(run));
+  }
+
+  #tell({ tally, count }: Run): void {
+    for (let left = count; left > 0; ) {
+      const part = this.#parts[this.#part];
+      assert(part?.result !== undefined, 'every message of an outcome belongs to a part that is settled');
+      const settled = Math.min(left, part.count - this.#at);
+      left -= settled;
+      this.#at += settled;
+      if (this.#at === part.count) {
+        this.#part++;
+        this.#at = 0;
+      }
+      if (part.result instanceof Error) tally.failed(settled, toMagnetarError(part.result));
+      else tally.stored(settled);
+    }
   }
 
   readonly #next = (): MessageId => {

@@ -263,6 +263,46 @@ describe('refusals', () => {
   });
 });
 
+describe('posting', () => {
+  test('a tally is told of everything, once, over lost connections, refusals and time-outs', async () => {
+    const told: string[] = [];
+    const tally = {
+      stored: (count: number): void => void told.push(`${count} stored`),
+      failed: (count: number, { code }: { code: string }): void => void told.push(`${count} ${code}`),
+    };
+    const p = await producer({ batchingMaxMessages: 10, sendTimeoutMs: 300 });
+    const post = async (texts: readonly string[]): Promise<void> => {
+      for (const data of texts) p.post({ data }, tally);
+      await p.flush().catch(() => {});
+    };
+    await post(numbered(25));
+    expect(told.splice(0)).toEqual(['10 stored', '10 stored', '5 stored']);
+    atBatch(0, 'storeSilently', () => void broker.restart());
+    await post(numbered(5, 25));
+    atBatch(1, { refuse: 'INVALID_ARGUMENT', retryable: false }, () => {});
+    await post(numbered(30, 30));
+    expect(told.splice(0)).toEqual(['5 stored', '10 stored', '10 INVALID_ARGUMENT', '10 stored']);
+    broker.hooks.batch = () => 'ignore';
+    await post(numbered(3, 60));
+    expect(told).toEqual(['3 DEADLINE_EXCEEDED']);
+    expect(broker.topic('t').texts).toEqual([...numbered(40), ...numbered(10, 50)]);
+  });
+
+  test('goes in order with what is sent, and does not wait for room', async () => {
+    const p = await producer({ maxPendingMessages: 3 });
+    const tally = { stored: (): void => {}, failed: (): void => {} };
+    p.post({ data: 'a' }, tally);
+    const sent = p.send({ data: 'b' });
+    p.post({ data: 'c' }, tally);
+    expect(() => p.post({ data: 'd' }, tally)).toThrow(/^the queue of t is full: 3 messages/);
+    expect((await sent).index).toBe(1);
+    await p.flush();
+    await p.close();
+    expect(() => p.post({ data: 'e' }, tally)).toThrow('the producer on t is closed');
+    expect(broker.topic('t').texts).toEqual(['a', 'b', 'c']);
+  });
+});
+
 describe('time-outs', () => {
   test('a message that is not stored in time rejects, with those behind it, and is not stored later', async () => {
     broker.hooks.batch = () => 'ignore';

@@ -11,6 +11,7 @@ import type { ProducerMessage } from './message.ts';
 import type { MessageId } from './message-id.ts';
 import type { ProducerConfig } from './options.ts';
 import { checkSequenceId, SEQUENCE_ID_MAX } from './options.ts';
+import type { Tally } from './outcome.ts';
 import { MESSAGE_BYTES, payloadOf, restBytes, restOf } from './outgoing.ts';
 import type { Granted, ProducerSession } from './producer-session.ts';
 import type { PublishChannel, PublishLimits } from './publish-channel.ts';
@@ -153,6 +154,28 @@ export class Producer implements AsyncDisposable {
     } catch (error) {
       return Promise.reject(toMagnetarError(error));
     }
+  }
+
+  /**
+   * Sends a message as `send` does, for less: there is no promise, `tally` is told how many of the posted messages were
+   * stored, or were not, in the order in which they were posted. It must not throw.
+   *
+   * @throws MagnetarError as `send` rejects; QUEUE_FULL at once: post no more than may be pending. Nothing is told then.
+   */
+  post(message: ProducerMessage, tally: Tally): void {
+    if (this.#refusal !== undefined) throw this.#refusal;
+    const payload = payloadOf(message);
+    const rest = restOf(message);
+    const bytes = payload.length + (rest === undefined ? 0 : restBytes(rest));
+    this.#checkSize(payload, bytes);
+    const { sequenceId } = message;
+    const own = sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
+    if (!this.#waiting.empty || !this.#hasRoom(payload)) throw this.#queueFull();
+    const sequence = this.#makeReady(payload, bytes, own);
+    const before = this.#batcher.bytes;
+    const deadline = this.#batcher.count === 0 ? this.#deadline() : 0;
+    this.#batcher.append(payload, rest, sequence, deadline).tally(tally);
+    this.#appended(before);
   }
 
   /** Looks whether the broker has said something new. */
