@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { type CommandResult, runCommand } from './support/process.ts';
 
 const COMMANDS = ['standalone', 'bookie', 'produce', 'consume', 'read'];
+const PERF_COMMANDS = ['produce', 'consume'];
 
 /** The one line that says what is wrong, of a command that ended as wrong usage does. */
 function usageProblem(result: CommandResult): string {
@@ -34,6 +35,15 @@ describe('help', () => {
     expect((await runCommand(['help', command])).stdout.toString()).toBe(text);
   });
 
+  test.each(PERF_COMMANDS)('perf %s --help does so, too', async (command) => {
+    const { code, stdout } = await runCommand(['perf', command, '--help']);
+    expect(code).toBe(0);
+    const text = stdout.toString();
+    expect(text).toMatch(new RegExp(`^Usage: magnetar perf ${command}`));
+    for (const part of ['Options:', 'Global Options:', '--duration', `Examples:\n  `]) expect(text).toContain(part);
+    expect((await runCommand(['perf', '--help'])).stdout.toString()).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
+  });
+
   test('--version is that of package.json', async () => {
     const { version } = JSON.parse(await readFile('package.json', 'utf8')) as { version: string };
     expect((await runCommand(['--version'])).stdout.toString()).toBe(`${version}\n`);
@@ -59,6 +69,21 @@ describe('wrong usage', () => {
       /--service-url is 'http:\/\/x:1'; it must have the form grpc:\/\/HOST:PORT/,
     ],
     [['read', 't', '--admin-url', 'x'], /--admin-url is 'x'; it must have the form http:\/\/HOST:PORT/],
+    [['produce', 't', '--compression', 'gzip'], /'gzip' is invalid.* none, lz4, zstd, snappy, zlib/],
+    [['perf'], /a command is missing/],
+    [['perf', 'prodce'], /unknown command 'prodce'.*produce/],
+    [['perf', 'produce'], /missing required argument 'topic'/],
+    [['perf', 'produce', 't', '--size', '-1'], /'-1' is invalid.* from 0 to 16777216/],
+    [['perf', 'produce', 't', '--duration', '0'], /'0' is invalid.* above 0 and at most 86400/],
+    [['perf', 'produce', 't', '--duration', '1m'], /'1m' is invalid.* a number of seconds/],
+    [['perf', 'produce', 't', '--rate', 'fast'], /'fast' is invalid.* a number of messages a second/],
+    [['perf', 'produce', 't', '--producers', '0'], /'0' is invalid.* from 1 to 1000/],
+    [['perf', 'produce', 't', '--compression', 'brotli'], /'brotli' is invalid.* none, lz4/],
+    [['perf', 'produce', 't', '-o', 'csv'], /'csv' is invalid.* text, json/],
+    [['perf', 'produce', 't', '--service-url', 'x'], /--service-url is 'x'/],
+    [['perf', 'consume'], /missing required argument 'topic'/],
+    [['perf', 'consume', 't', '--consumers', '1.5'], /'1.5' is invalid.* from 1 to 1000/],
+    [['perf', 'consume', 't', '--rate', '5'], /unknown option '--rate'/],
     [['standalone', '--port', '65536'], /'65536' is invalid.* from 0 to 65535/],
     [['standalone', '--bookies', '0'], /'0' is invalid.* from 1 to 16/],
     [['standalone', '--bookies', '1', '--bookie', 'h:1'], /--bookies and --bookie exclude each other/],

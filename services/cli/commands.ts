@@ -6,6 +6,8 @@ import type { Shell } from './shell.ts';
 import { checkAdminUrl, serviceUrl } from './urls.ts';
 
 const MAX_COUNT = Number.MAX_SAFE_INTEGER;
+/** What a topic may look like on the command line. */
+export const TOPIC_FORM = 'NAME, TENANT/NAMESPACE/NAME or persistent://TENANT/NAMESPACE/NAME';
 
 /** A parser for an option that takes a whole number from `lowest` to `highest`. */
 export function wholeNumber(lowest: number, highest: number): (text: string) => number {
@@ -24,7 +26,7 @@ function rate(text: string): number {
 }
 
 /** How a command that publishes compresses. */
-function compressionOption(): Option {
+export function compressionOption(): Option {
   return new Option('--compression <type>', 'how batches are compressed').choices(COMPRESSION_TYPES).default('none');
 }
 
@@ -82,7 +84,7 @@ function addProduce({ add, shell }: Toolkit): void {
     ],
     declare: (command) => {
       command
-        .argument('<topic>', 'NAME, TENANT/NAMESPACE/NAME or persistent://TENANT/NAMESPACE/NAME')
+        .argument('<topic>', TOPIC_FORM)
         .addOption(new Option('-f, --file <file>', 'publish the lines of a file, cut at LF alone').conflicts('message'))
         .addOption(new Option('-m, --message <text...>', 'publish these texts').argParser(collected))
         .option('-k, --key <key>', 'the key of every message')
@@ -129,7 +131,7 @@ function addConsume({ add, shell }: Toolkit): void {
     ],
     declare: (command) => {
       command
-        .argument('<topic>', 'NAME, TENANT/NAMESPACE/NAME or persistent://TENANT/NAMESPACE/NAME')
+        .argument('<topic>', TOPIC_FORM)
         .requiredOption('-s, --subscription <name>', 'the subscription; made when there is none of this name')
         .addOption(
           new Option('-t, --type <type>', 'how consumers share the subscription')
@@ -162,7 +164,7 @@ function addRead({ add, shell }: Toolkit): void {
       'magnetar read orders --from 7:0:0 -n 1',
     ],
     declare: (command) => {
-      command.argument('<topic>', 'NAME, TENANT/NAMESPACE/NAME or persistent://TENANT/NAMESPACE/NAME');
+      command.argument('<topic>', TOPIC_FORM);
       printing(command, shell, 'where to begin');
     },
     run: async (command) => {

@@ -5,6 +5,7 @@ import { nodeClock } from '../runtime/node/clock.ts';
 import { OutputClosed } from './chunked-output.ts';
 import { produce, type ProduceOptions } from './produce.ts';
 import type { Shell } from './shell.ts';
+import { newHistogram } from '../runtime/node/histogram.ts';
 
 let broker: FakeBroker;
 
@@ -30,6 +31,8 @@ function shellWith(stdin: Readable, stdout: Writable): Shell {
     parseTime: () => undefined,
     dateOf: (time) => new Date(time),
     openFile: async () => Promise.resolve(Readable.from([])),
+    createFile: async () => Promise.resolve(new PassThrough()),
+    newHistogram,
   };
 }
 

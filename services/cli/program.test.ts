@@ -5,6 +5,7 @@ import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { OutputClosed } from './chunked-output.ts';
 import { runProgram } from './program.ts';
 import type { Shell } from './shell.ts';
+import { newHistogram } from '../runtime/node/histogram.ts';
 import { UsageError } from './usage-error.ts';
 
 interface Ran {
@@ -28,6 +29,8 @@ async function run(args: readonly string[], work: () => Promise<number> = async 
     parseTime: () => undefined,
     dateOf: (time) => new Date(time),
     openFile: async () => Readable.from([]),
+    createFile: async () => Promise.resolve(new PassThrough()),
+    newHistogram,
   };
   const code = await runProgram({
     args,

@@ -6,6 +6,7 @@ import { Command, type CommanderError, Option } from 'commander';
 import { hasCode, toMagnetarError } from '../lib/errors.ts';
 import { OutputClosed } from './chunked-output.ts';
 import { addClientCommands } from './commands.ts';
+import { addPerfCommands } from './perf-commands.ts';
 import { EXIT_DONE, EXIT_FAILED, EXIT_USAGE, type Shell } from './shell.ts';
 import { oneLine } from './text.ts';
 import { UsageError } from './usage-error.ts';
@@ -16,6 +17,8 @@ export interface Toolkit {
   readonly shell: Shell;
   /** Adds a subcommand. `run` gives the exit code; what it throws becomes one line on stderr. */
   readonly add: (options: CommandOptions) => void;
+  /** Adds a command that has subcommands alone; gives what adds these. */
+  readonly group: (name: string, summary: string) => Toolkit;
 }
 
 interface CommandOptions {
@@ -44,23 +47,32 @@ function isCommanderError(error: unknown): error is CommanderError {
 
 /** What commander reports, as ours: the message is one line and names the command whose help explains it. */
 function usageErrorOf(error: CommanderError, command: string): UsageError {
+  if (error.code === 'commander.help') return new UsageError('a command is missing', command); // of a group
   return new UsageError(oneLine(error.message.replace(/^error: /, '')), command);
 }
 
-function toolkitFor(program: Command, shell: Shell, setCode: (code: number) => void): Toolkit {
+function sentence(summary: string): string {
+  return `${summary[0]?.toUpperCase() ?? ''}${summary.slice(1)}.`;
+}
+
+/** Adds to `program`, which is called `path`. */
+function toolkitFor(program: Command, path: string, shell: Shell, setCode: (code: number) => void): Toolkit {
+  const newCommand = (name: string, summary: string): Command => {
+    const command = program.command(name).summary(summary).description(sentence(summary));
+    return command.exitOverride((error) => {
+      throw error.exitCode === 0 ? error : usageErrorOf(error, `${path} ${name}`);
+    });
+  };
   return {
     program,
     shell,
     add({ name, summary, examples, declare, run }) {
-      const description = `${summary[0]?.toUpperCase() ?? ''}${summary.slice(1)}.`;
-      const command = program.command(name).summary(summary).description(description);
-      command.exitOverride((error) => {
-        throw error.exitCode === 0 ? error : usageErrorOf(error, `magnetar ${name}`);
-      });
+      const command = newCommand(name, summary);
       declare(command);
       command.addHelpText('after', `\nExamples:\n${examples.map((example) => `  ${example}\n`).join('')}`);
       command.action(async () => setCode(await run(command)));
     },
+    group: (name, summary) => toolkitFor(newCommand(name, summary), `${path} ${name}`, shell, setCode),
   };
 }
 
@@ -102,11 +114,12 @@ export async function runProgram({ args, shell, version, addCommands }: ProgramO
           'its HTTP side, as http://HOST:PORT (environment: MAGNETAR_ADMIN_URL; default: http://127.0.0.1:8080)',
         ),
       );
-    const toolkit = toolkitFor(program, shell, (result) => {
+    const toolkit = toolkitFor(program, 'magnetar', shell, (result) => {
       code = result;
     });
     addCommands(toolkit);
     addClientCommands(toolkit);
+    addPerfCommands(toolkit);
     program.addHelpText(
       'after',
       "\nStart a server with 'magnetar standalone'; 'magnetar COMMAND --help' shows examples.\n",

@@ -1,5 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Clock } from '../runtime/clock.ts';
+import type { Histogram } from '../runtime/histogram.ts';
 
 /** What a command has of the world outside. `main` makes one from the process; tests make their own. */
 export interface Shell {
@@ -22,6 +23,9 @@ export interface Shell {
   dateOf(time: number): Date;
   /** The bytes of a file. Rejects with the platform's error when it cannot be opened. */
   openFile(path: string): Promise<Readable>;
+  /** A file to write, emptied. Rejects with the platform's error when it cannot be opened. */
+  createFile(path: string): Promise<Writable>;
+  newHistogram(): Histogram;
 }
 
 /** The exit codes of every command. */

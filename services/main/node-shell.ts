@@ -1,6 +1,7 @@
 import { open } from 'node:fs/promises';
 import type { Shell } from '../cli/shell.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
+import { newHistogram } from '../runtime/node/histogram.ts';
 
 const FILE_CHUNK_BYTES = 1_048_576;
 /** A date, or a date and a time, in ISO 8601: what `Date.parse` reads by its specification and not by habit. */
@@ -31,5 +32,7 @@ export function nodeShell(interrupted: AbortSignal): Shell {
     parseTime,
     dateOf: (time) => new Date(time),
     openFile: async (path) => (await open(path)).createReadStream({ highWaterMark: FILE_CHUNK_BYTES }),
+    createFile: async (path) => (await open(path, 'w')).createWriteStream(),
+    newHistogram,
   };
 }
