@@ -75,10 +75,11 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
   const instance = await checkCookie(environment, folder, id);
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
-  const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
   const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
+  await space.check();
+  let index: IndexStore | undefined;
   try {
-    await space.check();
+    index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
     const table = new LedgerTable(index, options.indexCacheBytes);
     const { segmentBytes } = options;
     const store = new SegmentStore(environment, segments, index, table, { segmentBytes, space });
@@ -103,7 +104,7 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
     return new StoreBookie({ environment, id, instance, options, table, log, reader, index, space });
   } catch (error) {
     await space.close();
-    await index.close();
+    await index?.close();
     throw error;
   }
 }
