@@ -17,6 +17,7 @@ export const PACKAGES = Object.freeze({
   e2fsprogs: 'power-cut tests: mkfs.ext4 for a file system in a file',
   mount: 'power-cut tests: mount, umount, losetup',
   'util-linux': 'power-cut tests: unshare; tests of folders that cannot be written',
+  prometheus: 'tests of /metrics: promtool, which checks what a process tells',
   libeatmydata1: 'sabotage of power-cut tests: a sync that does nothing',
 });
 

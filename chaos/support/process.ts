@@ -57,7 +57,7 @@ export interface ServerOptions {
 export class ServerProcess implements AsyncDisposable {
   readonly role: 'standalone' | 'bookie';
   readonly port: number;
-  /** The port of /healthz and its like; 0 for a role that has none. */
+  /** The port of /healthz and its like. */
   readonly httpPort: number;
   readonly data: string;
   /** Milliseconds from the last spawn until it said that it is ready. */
@@ -79,8 +79,8 @@ export class ServerProcess implements AsyncDisposable {
     this.port = place.port;
     this.httpPort = place.httpPort;
     this.data = place.data;
-    const http = role === 'standalone' ? ['--http-port', `${place.httpPort}`] : [];
-    this.#args = [role, '--data', place.data, '--port', `${place.port}`, ...http, ...(options.args ?? [])];
+    const ports = ['--port', `${place.port}`, '--http-port', `${place.httpPort}`];
+    this.#args = [role, '--data', place.data, ...ports, ...(options.args ?? [])];
     this.#env = options.env ?? {};
     this.#ownsData = options.data === undefined;
     this.#program = options.program === undefined ? PROGRAM : built(options.program);
@@ -90,7 +90,7 @@ export class ServerProcess implements AsyncDisposable {
   static async start(role: 'standalone' | 'bookie', options: ServerOptions): Promise<ServerProcess> {
     const data = options.data ?? (await temporaryFolder());
     const port = options.port ?? (await freePort());
-    const httpPort = role === 'standalone' ? await freePort() : 0;
+    const httpPort = await freePort();
     const server = new ServerProcess(role, { port, httpPort, data }, options);
     try {
       await server.start();

@@ -10,6 +10,8 @@ import { EntryReader, planSpan, SPAN_BYTES } from './entry-reader.ts';
 import { openLevelIndex } from './index/level-store.ts';
 import type { IndexStore } from './index/store.ts';
 import { type LedgerState, LedgerTable } from './ledger-table.ts';
+import { MeasuredBookie } from './measured-bookie.ts';
+import { type BookieStand, BookieStats } from './metrics.ts';
 import { SegmentStore } from './segment-store.ts';
 import { MASTER_KEY_BYTES } from './segments/format.ts';
 import { Log, type LogRecord } from './segments/log.ts';
@@ -67,7 +69,7 @@ const RESERVED_FENCES = 4_096;
  * @throws FOLDER_NOT_WRITABLE, FOLDER_IN_USE, FOLDER_VERSION, DATA_LOSS (segments without a cookie), INVALID_ARGUMENT (another
  * bookie's folder), and what the disk throws.
  */
-export async function openBookie(open: OpenBookie): Promise<Bookie> {
+export async function openBookie(open: OpenBookie): Promise<MeasuredBookie> {
   const { environment, folder, id } = open;
   const options = { ...DEFAULTS, ...open.options };
   const segments = `${folder}/segments`;
@@ -75,15 +77,15 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
   const instance = await checkCookie(environment, folder, id);
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
+  const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
   const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
-  await space.check();
-  let index: IndexStore | undefined;
   try {
-    index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
+    await space.check();
     const table = new LedgerTable(index, options.indexCacheBytes);
     const { segmentBytes } = options;
     const store = new SegmentStore(environment, segments, index, table, { segmentBytes, space });
     const start = await store.open();
+    const stats = new BookieStats(environment.clock);
     const logOptions = {
       segmentBytes,
       group: { records: GROUP_RECORDS, bytes: GROUP_BYTES },
@@ -96,15 +98,25 @@ export async function openBookie(open: OpenBookie): Promise<Bookie> {
       index: (segment: number, record: PendingRecord, offset: number) =>
         table.apply(record.state, segment, record, offset),
       dropped: (record: PendingRecord) => table.release(record.state),
+      stored: stats.group.bind(stats),
       seal: store.seal.bind(store),
     };
     const log = new Log<PendingRecord>(environment, logOptions, host, start.active, start);
     space.probe = async () => await log.probe();
     const reader = new EntryReader(environment, segments, options.readAheadBytes);
-    return new StoreBookie({ environment, id, instance, options, table, log, reader, index, space });
+    const bookie = new StoreBookie({ environment, id, instance, options, table, log, reader, index, space });
+    const stand = (): BookieStand => ({
+      ...space.known,
+      ledgers: table.ledgers,
+      entries: table.entries,
+      pendingEntries: log.pendingRecords,
+      pendingBytes: log.pendingBytes,
+      limbo: table.limboUpTo >= 0,
+    });
+    return new MeasuredBookie(bookie, { clock: environment.clock, stats, stand });
   } catch (error) {
     await space.close();
-    await index?.close();
+    await index.close();
     throw error;
   }
 }

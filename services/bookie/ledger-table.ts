@@ -102,6 +102,9 @@ export class LedgerTable {
   readonly #tables: LruCache<string, EntryTable>;
   /** Per unsealed segment its ledgers. */
   readonly #unsealed = new Map<number, Set<LedgerState>>();
+  /** How many ledgers it knows, and entries of them. */
+  ledgers = 0;
+  entries = 0;
   /** Every ledger up to this id may have lost records; -1: none. */
   limboUpTo = -1;
 
@@ -144,6 +147,7 @@ export class LedgerTable {
   hold(state: LedgerState, masterKey: Buffer): void {
     state.pending++;
     if (state.masterKey !== undefined && this.#hot.has(state.id)) return;
+    if (state.masterKey === undefined) this.ledgers++;
     state.masterKey ??= Buffer.from(masterKey); // The caller's is a view of a whole frame.
     this.#cold.delete(state.id);
     this.#hot.set(state.id, state);
@@ -157,7 +161,9 @@ export class LedgerTable {
       state.fenced = true;
       return;
     }
+    const before = entries.count;
     entries.put(record.entryId, offset, record.payloadBytes);
+    this.entries += entries.count - before;
     if (record.lac > state.lac) state.lac = record.lac;
     if (record.entryId > state.lastEntryId) state.lastEntryId = record.entryId;
   }
@@ -210,7 +216,13 @@ export class LedgerTable {
 
   /** The rows of one ledger's part of a segment. `encoded`: the part, where it is at hand. */
   rows(segment: number, part: LedgerPart, encoded: Buffer = encodeLedgerPart(part)): IndexRow[] {
-    const row = withPart(this.#row(part.ledgerId), segment, part);
+    const known = this.#row(part.ledgerId);
+    if (!this.#hot.has(part.ledgerId)) {
+      // Out of a footer: nothing of it was seen here.
+      if (known === undefined) this.ledgers++;
+      this.entries += part.entries.count;
+    }
+    const row = withPart(known, segment, part);
     return [
       sealedRow(entriesKey(part.ledgerId, segment), encoded),
       sealedRow(ledgerKey(part.ledgerId), encodeLedgerRow(row)),

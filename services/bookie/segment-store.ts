@@ -87,9 +87,13 @@ export class SegmentStore {
   }
 
   async #openIndex(ids: readonly number[]): Promise<ReadonlyMap<number, SegmentRow>> {
-    const { segments, limboUpTo, defect } = await checkIndex(this.#index);
+    const { size, segments, limboUpTo, defect } = await checkIndex(this.#index);
     this.#table.limboUpTo = limboUpTo;
-    if (defect === undefined && (segments.size > 0 || ids.length === 0)) return segments;
+    if (defect === undefined && (segments.size > 0 || ids.length === 0)) {
+      this.#table.ledgers = size.ledgers;
+      this.#table.entries = size.entries;
+      return segments;
+    }
     this.#environment.logger.warn('rebuilding the index from the segments', { reason: defect ?? 'it is empty' });
     await this.#index.clear();
     await this.#writeLimbo();

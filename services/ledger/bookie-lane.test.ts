@@ -53,7 +53,7 @@ function setUp(limits: Partial<LaneLimits> = {}): {
     inFlightBytes: 1_000,
     ...limits,
   };
-  const lane = new BookieLane(environment, bookie, allLimits, new LedgerStats(clock));
+  const lane = new BookieLane(environment, bookie, allLimits, new LedgerStats());
   const outcomes: (ErrorCode | 'stored')[] = [];
   const append = (entry: number): Copy => {
     const copy: Copy = {

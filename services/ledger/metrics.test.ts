@@ -18,7 +18,7 @@ afterEach(async () => {
   await cluster.close();
 });
 
-const APPENDED = 'pulsar_managedLedger_client_bookkeeper_client_ADD_ENTRY_count{success="true"}';
+const APPENDED = 'magnetar_ledger_append_duration_seconds_count';
 
 test('a ledger from its beginning to its end', async () => {
   const writer = await createLedger(ledgers);

@@ -1,14 +1,5 @@
 /** What a client of ledgers counts, and tells when it is scraped. */
-import type { Clock } from '../runtime/clock.ts';
-import {
-  Buckets,
-  LATENCY_MS,
-  labelText,
-  type Metric,
-  type MetricSink,
-  type MetricSource,
-  RecentBuckets,
-} from '../runtime/metrics.ts';
+import { Buckets, LATENCY_MS, labelText, type Metric, type MetricSink, type MetricSource } from '../runtime/metrics.ts';
 import type { BookieLane } from './bookie-lane.ts';
 
 function gauge(name: string, help: string): Metric {
@@ -19,12 +10,17 @@ function counter(name: string, help: string): Metric {
   return { name, type: 'counter', help };
 }
 
-/** Pulsar's prefix for what its brokers' clients of BookKeeper tell. */
-const CLIENT = 'pulsar_managedLedger_client_bookkeeper_client';
-
 const metrics = {
-  append: { name: `${CLIENT}_ADD_ENTRY`, type: 'summary', help: 'Milliseconds until an entry was on its ack quorum.' },
-  read: { name: `${CLIENT}_READ_ENTRY`, type: 'summary', help: 'Milliseconds that one read of a bookie took.' },
+  append: {
+    name: 'magnetar_ledger_append_duration_seconds',
+    type: 'histogram',
+    help: 'From handing an entry to a ledger until it was confirmed: on its ack quorum, behind all before it.',
+  },
+  read: {
+    name: 'magnetar_ledger_read_duration_seconds',
+    type: 'histogram',
+    help: 'How long one read of a bookie took.',
+  },
   created: counter('magnetar_ledgers_created_total', 'Ledgers that were made.'),
   closed: counter('magnetar_ledgers_closed_total', 'Ledgers that their writer closed.'),
   failed: counter('magnetar_ledger_writer_failures_total', 'Ledgers that could not be written any more.'),
@@ -49,20 +45,14 @@ const metrics = {
 
 /** What a client of ledgers counts from its start on. Latencies are in ms. */
 export class LedgerStats {
-  readonly appendLatency: RecentBuckets;
-  readonly readLatency: RecentBuckets;
+  readonly appendLatency: Buckets = new Buckets(LATENCY_MS);
+  readonly readLatency: Buckets = new Buckets(LATENCY_MS);
   readonly recovery: Buckets = new Buckets(LATENCY_MS);
   created = 0;
   closed = 0;
   failed = 0;
   missingCopies = 0;
   recoveryFailures = 0;
-
-  constructor(clock: Clock) {
-    const now = clock.monotonic();
-    this.appendLatency = new RecentBuckets(LATENCY_MS, now);
-    this.readLatency = new RecentBuckets(LATENCY_MS, now);
-  }
 }
 
 export class LedgerMetrics implements MetricSource {
@@ -78,9 +68,8 @@ export class LedgerMetrics implements MetricSource {
 
   *collect(sink: MetricSink): Generator<void> {
     const stats = this.#stats;
-    const succeeded = labelText({ success: 'true' });
-    sink.summary(metrics.append, succeeded, stats.appendLatency);
-    sink.summary(metrics.read, succeeded, stats.readLatency);
+    sink.histogram(metrics.append, '', stats.appendLatency, 1_000);
+    sink.histogram(metrics.read, '', stats.readLatency, 1_000);
     sink.value(metrics.created, '', stats.created);
     sink.value(metrics.closed, '', stats.closed);
     sink.value(metrics.failed, '', stats.failed);

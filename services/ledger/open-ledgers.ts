@@ -77,7 +77,7 @@ class OpenLedgers implements MeasuredLedgers {
     this.#quorum = quorum;
     this.copies = quorum.writeQuorum;
     const laneLimits = { ...DEFAULT_LIMITS, ...limits };
-    const stats = new LedgerStats(environment.clock);
+    const stats = new LedgerStats();
     this.#lanes = new Map(
       bookies.map((bookie) => [bookie.id, new BookieLane(environment, bookie, laneLimits, stats, memory)]),
     );

@@ -17,7 +17,7 @@ export function standaloneBanner(options: {
   ${pc.bold(`Magnetar ${version} is ready`)} after ${Math.round(readyMs)} ms: ${bookies}, data in ${data}
 
     apps    ${pc.cyan(`grpc://127.0.0.1:${port}`)}
-    health  ${pc.cyan(`http://127.0.0.1:${httpPort}/healthz`)}, /readyz, /version
+    health  ${pc.cyan(`http://127.0.0.1:${httpPort}/healthz`)}, /readyz, /version, /metrics
 
   Next, in another terminal:
 
@@ -30,10 +30,18 @@ export function standaloneBanner(options: {
 }
 
 /** What `magnetar bookie` says when it is ready. */
-export function bookieBanner(options: { version: string; data: string; address: string; readyMs: number }): string {
-  const { version, data, address, readyMs } = options;
+export function bookieBanner(options: {
+  readonly version: string;
+  readonly data: string;
+  readonly address: string;
+  readonly httpPort: number;
+  readonly readyMs: number;
+}): string {
+  const { version, data, address, httpPort, readyMs } = options;
   return `
   ${pc.bold(`Magnetar bookie ${version} is ready`)} after ${Math.round(readyMs)} ms: ${pc.cyan(address)}, data in ${data}
+
+    health  ${pc.cyan(`http://127.0.0.1:${httpPort}/healthz`)}, /readyz, /version, /metrics
 
     npx magnetar standalone --bookie ${address}
 

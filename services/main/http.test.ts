@@ -5,7 +5,7 @@ import { type HttpOptions, type HttpServer, startHttp } from './http.ts';
 const about = { version: '1.2.3', role: 'test' };
 
 async function start(options: Partial<HttpOptions> = {}): Promise<HttpServer> {
-  return await startHttp({ port: 0, about, isReady: () => true, logger: silentLogger, plugins: [], ...options });
+  return await startHttp({ port: 0, about, isReady: () => true, logger: silentLogger, parts: [], ...options });
 }
 
 async function get(http: HttpServer, path: string): Promise<[number, unknown]> {
@@ -33,37 +33,50 @@ test('serves health, readiness as it changes, and the version', async () => {
   await expect(get(http, '/healthz')).rejects.toThrow('fetch failed');
 });
 
-test('plugins are loaded once, by the first request that is no probe', async () => {
-  let loaded = 0;
+test('a part is loaded once, by the first request for it', async () => {
+  const loaded: string[] = [];
   const http = await start({
-    plugins: [
-      async (app) => {
-        loaded++;
-        app.get('/greeting', () => ({ hello: 'world' }));
-        app.get('/broken', () => Promise.reject(new Error('secret')));
+    parts: [
+      {
+        paths: ['/greeting', '/broken'],
+        plugin: async (app) => {
+          loaded.push('greeting');
+          app.get('/greeting', () => ({ hello: 'world' }));
+          app.get('/greeting/:name', (request) => request.params);
+          app.get('/broken', () => Promise.reject(new Error('secret')));
+        },
       },
+      { paths: ['/other'], plugin: async () => await Promise.resolve(void loaded.push('other')) },
     ],
   });
   try {
     await get(http, '/healthz');
-    expect(loaded).toBe(0);
-    const greetings = await Promise.all([get(http, '/greeting'), get(http, '/greeting')]);
+    await get(http, '/greetings');
+    expect(loaded).toEqual([]);
+    const greetings = await Promise.all([get(http, '/greeting?x'), get(http, '/greeting/you')]);
     expect(greetings).toEqual([
       [200, { hello: 'world' }],
-      [200, { hello: 'world' }],
+      [200, { name: 'you' }],
     ]);
-    expect(loaded).toBe(1);
+    expect(loaded).toEqual(['greeting']);
     const broken = { code: 'INTERNAL', message: 'the server could not answer; its log says why' };
     expect(await get(http, '/broken')).toEqual([500, broken]);
+    expect((await get(http, '/greeting/a/b'))[0]).toBe(404);
   } finally {
     await http.close();
   }
 });
 
-test('a plugin that cannot be loaded leaves the probes alone', async () => {
-  const http = await start({ plugins: [() => Promise.reject(new Error('no such file'))] });
+test('a part that cannot be loaded leaves the probes and other parts alone', async () => {
+  const http = await start({
+    parts: [
+      { paths: ['/broken'], plugin: () => Promise.reject(new Error('no such file')) },
+      { paths: ['/sound'], plugin: async (app) => await Promise.resolve(void app.get('/sound', () => ({}))) },
+    ],
+  });
   try {
-    expect((await get(http, '/metrics'))[0]).toBe(500);
+    expect((await get(http, '/broken'))[0]).toBe(500);
+    expect((await get(http, '/sound'))[0]).toBe(200);
     expect((await get(http, '/healthz'))[0]).toBe(200);
   } finally {
     await http.close();

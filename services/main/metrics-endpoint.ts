@@ -6,6 +6,7 @@ import { scrape, TEXT_FORMAT } from '../runtime/exposition.ts';
 import { LoopProbe } from '../runtime/loop-probe.ts';
 import { labelText, type LabelText, type Metric, type MetricSink, type MetricSource } from '../runtime/metrics.ts';
 import type { About } from './http.ts';
+import type { HttpPart } from './http-part.ts';
 
 const metrics = {
   build: { name: 'magnetar_build_info', type: 'gauge', help: '1; the labels say which version runs, and on what.' },
@@ -26,7 +27,7 @@ export interface MetricsEndpointOptions {
 
 /** What the endpoint needs while the process runs. */
 export interface MetricsEndpoint {
-  readonly plugin: FastifyPluginAsync;
+  readonly part: HttpPart;
   close(): void;
 }
 
@@ -62,5 +63,5 @@ export function metricsEndpoint(options: MetricsEndpointOptions): MetricsEndpoin
       app.get(path, async (_request, reply) => await reply.type(TEXT_FORMAT).send(Readable.from(await answer())));
     }
   };
-  return { plugin, close: () => probe.close() };
+  return { part: { paths: ['/metrics'], plugin }, close: () => probe.close() };
 }

@@ -3,8 +3,8 @@
  * side. It knows nothing of the process that it is in: no environment variables, signals, output or exit.
  */
 import path from 'node:path';
-import type { FastifyPluginAsync } from 'fastify';
 import { openBookie } from '../bookie/bookie.ts';
+import type { MeasuredBookie } from '../bookie/measured-bookie.ts';
 import { type Broker, type BrokerSettings, startBroker } from '../broker/broker.ts';
 import type { Bookie } from '../ledger/bookie.ts';
 import { BookieIdentities } from '../ledger/bookie-identity.ts';
@@ -18,9 +18,11 @@ import { ensureDefaults } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { memoryBudget } from '../runtime/memory.ts';
+import { MemoryMetrics } from '../runtime/memory-metrics.ts';
 import { labelText, type MetricSource } from '../runtime/metrics.ts';
 import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
 import { openGrpcServer } from './grpc-server.ts';
+import type { HttpPart } from './http-part.ts';
 import type { RoleContext } from './role-context.ts';
 
 /** The name of the cluster: for administrators, and as a label of its metrics. */
@@ -82,7 +84,7 @@ async function openBookies(
   store: MetadataStore,
   folder: DataFolder,
   options: OpenStandalone,
-): Promise<Bookie[]> {
+): Promise<(Bookie | MeasuredBookie)[]> {
   const identities = new BookieIdentities(store);
   if (options.remoteBookies.length > 0) {
     const remote = options.remoteBookies.map((address) =>
@@ -95,7 +97,7 @@ async function openBookies(
   // One whose folder is gone is missed, not left out.
   const known = (await identities.names()).map((id) => Number(LOCAL_BOOKIE.exec(id)?.[1] ?? -1) + 1);
   const held = { ...folder, bookies: Math.max(folder.bookies, ...known) };
-  const bookies: Bookie[] = [];
+  const bookies: MeasuredBookie[] = [];
   for (let number = 0; number < bookieCount(options.bookies, held); number++) {
     const bookie = await openBookie({ environment, folder: folder.bookieFolder(number), id: `local-${number}` });
     lifecycle.add(`bookie ${bookie.id}`, async () => await bookie.close());
@@ -128,6 +130,7 @@ async function openBroker(
   const store = new MeasuredStore(level, environment.clock);
   lifecycle.add('metadata store', async () => await store.close());
   const bookies = await openBookies(context, store, folder, options);
+  const local = bookies.flatMap((bookie) => ('metrics' in bookie ? [bookie.metrics] : []));
   const quorum = standaloneQuorum(bookies.length);
   const ledgers = openLedgers({ environment, store, bookies, quorum, memory: memory.share('write') });
   lifecycle.add('ledgers', async () => await ledgers.close());
@@ -138,7 +141,7 @@ async function openBroker(
   const broker = await startBroker({ environment, store, ledgers, memory, options: settings });
   lifecycle.add('broker', async () => await broker.close());
   broker.addTo(server.server);
-  const metrics = [broker.metrics, ledgers.metrics, store, server.connections];
+  const metrics = [broker.metrics, ledgers.metrics, store, new MemoryMetrics(memory), server.connections, ...local];
   return { broker, port: await server.bind(options.port), bookies: bookies.length, metrics };
 }
 
@@ -149,7 +152,7 @@ async function openBroker(
  * STORE_FAILED
  */
 export async function openStandalone(context: RoleContext, options: OpenStandalone): Promise<Standalone> {
-  const { environment, lifecycle } = context;
+  const { environment } = context;
   const folder = await openDataFolder(environment.disk, path.resolve(options.data));
   let opened: Awaited<ReturnType<typeof openBroker>>;
   try {
@@ -161,20 +164,23 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
   const serving = { broker, folder: folder.folder, bookies, port };
   if (options.httpPort === undefined) return { ...serving, httpPort: undefined };
   // Apps are served from here on: what HTTP needs is loaded after that.
-  const { startHttp } = await import('./http.ts');
-  const { metricsEndpoint } = await import('./metrics-endpoint.ts');
-  const about = { version: options.version, role: 'standalone' };
-  const { clock, logger } = environment;
-  const common = labelText({ cluster: CLUSTER });
-  const endpoint = metricsEndpoint({ clock, sources: metrics, about, common });
-  lifecycle.add('metrics', async () => await Promise.resolve(endpoint.close()));
   const { administration } = broker;
-  const admin: FastifyPluginAsync = async (app) => {
-    const { adminPlugin } = await import('../admin/plugin.ts');
-    await app.register(adminPlugin({ administration, logger, version: options.version }));
+  const { logger } = environment;
+  const admin: HttpPart = {
+    paths: ['/admin', '/docs'],
+    async plugin(app) {
+      const { adminPlugin } = await import('../admin/plugin.ts');
+      await app.register(adminPlugin({ administration, logger, version: options.version }));
+    },
   };
-  const plugins = [endpoint.plugin, admin];
-  const http = await startHttp({ port: options.httpPort, about, isReady: () => broker.ready, logger, plugins });
-  lifecycle.add('HTTP server', async () => await http.close());
-  return { ...serving, httpPort: http.port };
+  const { openHttpSide } = await import('./http-side.ts');
+  const httpPort = await openHttpSide(context, {
+    port: options.httpPort,
+    about: { version: options.version, role: 'standalone' },
+    isReady: () => broker.ready,
+    sources: metrics,
+    common: labelText({ cluster: CLUSTER }),
+    parts: [admin],
+  });
+  return { ...serving, httpPort };
 }

@@ -106,19 +106,37 @@ function addBookie({ add, shell }: Toolkit, version: string): void {
   add({
     name: 'bookie',
     summary: 'a bookie: stores ledger entries for brokers in other processes',
-    examples: ['magnetar bookie --data /var/lib/magnetar-bookie', 'magnetar bookie --data ./bookie-2 --port 3182'],
+    examples: [
+      'magnetar bookie --data /var/lib/magnetar-bookie',
+      'magnetar bookie --data ./bookie-2 --port 3182 --http-port 8001',
+    ],
     declare: (command) => {
       command
         .option('--data <folder>', 'the data folder', './data')
         .option('--port <number>', 'gRPC port for brokers', wholeNumber(1, HIGHEST_PORT), 3181)
+        .option(
+          '--http-port <number>',
+          'HTTP port: /metrics, /healthz, /readyz, /version; 0 takes a free one',
+          wholeNumber(0, HIGHEST_PORT),
+          8000,
+        )
         .option(...memoryBudgetOption);
     },
     run: async (command) => {
       const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar bookie');
       const { runBookie } = await import('./bookie.ts');
-      const { data, port, memoryBudgetMib } = command.opts<{ data: string; port: number; memoryBudgetMib: number }>();
-      const memoryBudgetBytes = memoryBudgetMib * MIB;
-      return await runBookie(shell, { data, port, memoryBudgetBytes, logLevel: level, version });
+      const { memoryBudgetMib, ...options } = command.opts<{
+        data: string;
+        port: number;
+        httpPort: number;
+        memoryBudgetMib: number;
+      }>();
+      return await runBookie(shell, {
+        ...options,
+        memoryBudgetBytes: memoryBudgetMib * MIB,
+        logLevel: level,
+        version,
+      });
     },
   });
 }

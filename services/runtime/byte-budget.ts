@@ -217,6 +217,11 @@ export class ByteBudget<Class extends string> {
     return this.#used;
   }
 
+  /** The parts of all classes. */
+  [Symbol.iterator](): Iterator<ByteShare> {
+    return this.#shares.values();
+  }
+
   /** The part of one class. */
   share(name: Class): ByteShare {
     const share = this.#shares.get(name);

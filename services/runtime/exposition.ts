@@ -65,7 +65,7 @@ class Page implements MetricSink {
   summary(metric: Metric, labels: LabelText, recent: RecentBuckets): void {
     const { added } = recent.recent(this.now);
     for (const share of QUANTILES) {
-      const value = quantile(recent.bounds, added, share);
+      const value = Number(quantile(recent.bounds, added, share).toPrecision(4)); // it is an estimate
       this.#line(metric, '', joined(labels, `quantile="${share}"`), value);
     }
     this.#line(metric, '_sum', labels, recent.sum);

@@ -55,6 +55,9 @@ export const SIZE_BYTES: readonly number[] = [
   128, 512, 1_024, 2_048, 4_096, 16_384, 102_400, 1_048_576, 4_194_304, 16_777_216,
 ];
 
+/** Upper bounds for how many there are of something. */
+export const HOW_MANY: readonly number[] = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000];
+
 /** Observations, counted by size. One takes some nanoseconds. */
 export class Buckets {
   /** Rising. */
@@ -162,9 +165,10 @@ export class ErrorCounts {
     else known.count++;
   }
 
-  collect(sink: MetricSink, metric: Metric): void {
+  collect(sink: MetricSink, metric: Metric, labels: LabelText = ''): void {
     for (const { operation, code, count } of this.#counts.values()) {
-      sink.value(metric, labelText({ operation, code }), count);
+      const own = labelText({ operation, code });
+      sink.value(metric, labels === '' ? own : `${labels},${own}`, count);
     }
   }
 }

@@ -1,3 +1,4 @@
+import { NO_ENTRY } from '../../lib/ids.ts';
 import {
   bookieKey,
   decodeBookieRow,
@@ -9,8 +10,18 @@ import {
 } from './rows.ts';
 import type { IndexRow, IndexStore } from './store.ts';
 
+/** How much an index knows of. */
+interface IndexSize {
+  readonly ledgers: number;
+  /** From the first to the last of each ledger in each segment: exact where the bookie has all of them. */
+  readonly entries: number;
+}
+
+const EMPTY: IndexSize = { ledgers: 0, entries: 0 };
+
 /** What a whole index says of segments and bookie. */
 export interface IndexContent {
+  readonly size: IndexSize;
   readonly segments: ReadonlyMap<number, SegmentRow>;
   readonly limboUpTo: number;
   /** What is wrong with it; undefined: nothing. */
@@ -25,6 +36,8 @@ interface Counts {
 class Check {
   readonly segments = new Map<number, SegmentRow>();
   readonly #counts = new Map<number, Counts>();
+  #ledgers = 0;
+  #entries = 0;
   #limboUpTo = -1;
   #defect: string | undefined;
 
@@ -37,7 +50,11 @@ class Check {
       else if (parsed?.kind === 'segment') this.segments.set(first, decodeSegmentRow(value));
       else if (parsed?.kind === 'entries') this.#count(second).entries++;
       else if (parsed?.kind === 'ledger') {
-        for (const { segment } of decodeLedgerRow(value).segments) this.#count(segment).ledgers++;
+        this.#ledgers++;
+        for (const { segment, first: from, last } of decodeLedgerRow(value).segments) {
+          this.#count(segment).ledgers++;
+          if (last !== NO_ENTRY) this.#entries += last - from + 1;
+        }
       } else this.#defect = `row ${key.toString('hex')} is none of the index's`;
     } catch (error) {
       this.#defect = error instanceof Error ? error.message : String(error);
@@ -57,7 +74,8 @@ class Check {
         this.#defect ??= `segment ${id} has ${row.ledgers} ledgers, the index holds ${entries} and ${ledgers} rows of them`;
       }
     }
-    return { segments: this.segments, limboUpTo: this.#limboUpTo, defect: this.#defect };
+    const size = { ledgers: this.#ledgers, entries: this.#entries };
+    return { size, segments: this.segments, limboUpTo: this.#limboUpTo, defect: this.#defect };
   }
 }
 
@@ -68,7 +86,7 @@ export async function checkIndex(index: IndexStore): Promise<IndexContent> {
     for await (const row of index.rows()) check.take(row);
   } catch (error) {
     const defect = `it cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    return { segments: new Map(), limboUpTo: readLimbo(index), defect };
+    return { size: EMPTY, segments: new Map(), limboUpTo: readLimbo(index), defect };
   }
   return check.result();
 }

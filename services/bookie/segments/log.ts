@@ -57,6 +57,8 @@ export interface LogHost<Entry extends LogRecord> {
   index(segment: number, record: Entry, offset: number): void;
   /** A record is not stored. */
   dropped(record: Entry): void;
+  /** A commit group is durable: so many records and bytes, synced in so many ms. */
+  stored(records: number, bytes: number, syncMs: number): void;
   /** Seals a full segment and hands it to the index. */
   seal(segment: SegmentFile, end: SegmentEnd): Promise<void>;
 }
@@ -168,6 +170,8 @@ export class Log<Entry extends LogRecord> {
       this.#notWritten(error);
       return;
     }
+    const { clock } = this.#environment;
+    const writtenAt = clock.monotonic();
     await segment.file.sync();
     if (this.#failure !== undefined) throw this.#failure; // Sealing failed meanwhile: these records have been settled.
     this.#at = end;
@@ -176,6 +180,7 @@ export class Log<Entry extends LogRecord> {
     for (const [at, record] of records.entries()) {
       this.#host.index(segment.identity.id, record, group.offsets[at] ?? 0);
     }
+    this.#host.stored(records.length, group.bytes, clock.monotonic() - writtenAt);
     for (const record of records) this.#settle(record, undefined);
     this.#host.room.wrote(group.bytes);
     this.#prepareAhead();

@@ -6,6 +6,7 @@ import type { Environment } from '../../runtime/environment.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
 import { CrashDisk } from '../../runtime/testing/crash-disk.ts';
 import { type BookieOptions, openBookie } from '../bookie.ts';
+import type { MeasuredBookie } from '../measured-bookie.ts';
 import { RECORD_MAGIC } from '../segments/format.ts';
 import { segmentName } from '../segments/segment-file.ts';
 import { testEnvironment } from './environment.ts';
@@ -24,7 +25,7 @@ export class CrashedBookie {
     this.#options = { segmentBytes: 262_144, markDelayMs: 60_000, ...options };
   }
 
-  async open(id = 'local-0'): Promise<Bookie> {
+  async open(id = 'local-0'): Promise<MeasuredBookie> {
     return await openBookie({
       environment: this.environment,
       folder: '/bookie',
