@@ -1,14 +1,16 @@
 """An app without Magnetar's SDK: stubs made by the stock generator, nothing else.
 
 Publishes messages, consumes them on a subscription, acknowledges half of them, comes back on a new stream and gets the
-other half. Prints one JSON line.
+other half. With "zlib" the messages are compressed, and those of the topic OTHER, whoever has published them, are consumed.
+Prints one JSON line.
 
-usage: app.py STUBS_FOLDER HOST:PORT TOPIC
+usage: app.py STUBS_FOLDER HOST:PORT TOPIC [zlib OTHER]
 """
 
 import json
 import queue
 import sys
+import zlib
 
 sys.path.insert(0, sys.argv[1])
 
@@ -43,7 +45,7 @@ def hello():
     return common_pb2.ClientHello(protocol_version=1, client="python-app")
 
 
-def publish(stub, topic):
+def publish(stub, topic, compressed):
     stream = Stream(
         stub.Publish,
         broker_pb2.PublishRequest(
@@ -64,6 +66,14 @@ def publish(stub, topic):
                     )
                     for i in range(5)
                 ]
+                area = message_pb2.Messages(messages=messages).SerializeToString()
+                compression = {"payload": area}
+                if compressed:
+                    compression = {
+                        "compression": message_pb2.COMPRESSION_ZLIB,
+                        "uncompressed_size": len(area),
+                        "payload": zlib.compress(area),
+                    }
                 block = message_pb2.ProducerBlock(
                     producer_name=opened.name,
                     producer_epoch=opened.epoch,
@@ -71,7 +81,7 @@ def publish(stub, topic):
                     last_sequence_id=first + 4,
                     count=5,
                     publish_time=1_700_000_000_000,
-                    payload=message_pb2.Messages(messages=messages).SerializeToString(),
+                    **compression,
                 )
                 batch = broker_pb2.PublishBatch(producer=1, block=block.SerializeToString())
                 stream.send(broker_pb2.PublishRequest(batches=[batch]))
@@ -82,6 +92,15 @@ def publish(stub, topic):
             break
     stream.close()
     return receipts
+
+
+def payload_area(block):
+    if block.compression == message_pb2.COMPRESSION_NONE:
+        return block.payload
+    assert block.compression == message_pb2.COMPRESSION_ZLIB, block.compression
+    area = zlib.decompressobj().decompress(block.payload, block.uncompressed_size)
+    assert len(area) == block.uncompressed_size
+    return area
 
 
 def consume(stub, topic, ack_every, stop_after):
@@ -109,7 +128,7 @@ def consume(stub, topic, ack_every, stop_after):
             )
         for delivery in frame.deliveries:
             block = message_pb2.ProducerBlock.FromString(delivery.block)
-            messages = message_pb2.Messages.FromString(block.payload).messages
+            messages = message_pb2.Messages.FromString(payload_area(block)).messages
             assert len(messages) == block.count
             for i, message in enumerate(messages):
                 if len(delivery.skip) > i // 8 and delivery.skip[i // 8] >> (i % 8) & 1:
@@ -133,12 +152,15 @@ def main():
     with grpc.insecure_channel(sys.argv[2]) as channel:
         stub = broker_pb2_grpc.BrokerStub(channel)
         topic = sys.argv[3]
+        compressed = len(sys.argv) > 4 and sys.argv[4] == "zlib"
         result = {
-            "receipts": publish(stub, topic),
-            "again": publish(stub, topic),
+            "receipts": publish(stub, topic, compressed),
+            "again": publish(stub, topic, compressed),
             "first": consume(stub, topic, 2, MESSAGES),
             "second": consume(stub, topic, 1, MESSAGES // 2),
         }
+        if compressed:
+            result["other"] = consume(stub, sys.argv[5], 1, MESSAGES)
     print(json.dumps(result))
 
 

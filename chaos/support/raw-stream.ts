@@ -3,11 +3,13 @@ import { Client, type ClientDuplexStream, credentials, type StatusObject, status
 import { appendRequest, appendResponse, readRequest, readResponse } from '../../services/wire/bookie-codec.ts';
 import type { Codec } from '../../services/wire/codec.ts';
 import { consumeRequest, consumeResponse } from '../../services/wire/consume-codec.ts';
+import { decodeBlock } from '../../services/wire/block.ts';
 import type {
   AppendRequest,
   AppendResponse,
   ConsumeRequest,
   ConsumeResponse,
+  ProducerBlock,
   PublishRequest,
   PublishResponse,
   ReadRequest,
@@ -158,4 +160,21 @@ export function appendStream(port: number): AppendStream {
 
 export function readStream(port: number): ReadStream {
   return new RawStream(port, '/magnetar.v1.Bookie/Read', readRequest, readResponse);
+}
+
+/** A block as it is stored, and when that was: milliseconds since 1970-01-01 UTC, by the broker's clock. */
+interface StoredBlock extends ProducerBlock {
+  readonly appendTime: number;
+}
+
+/** The blocks of a topic. */
+export async function storedBlocks(port: number, topic: string): Promise<StoredBlock[]> {
+  await using stream = consumeStream(port);
+  const start = { at: 'earliest' } as const;
+  const name = { subscription: '', name: '', instance: Buffer.alloc(0) };
+  stream.send({ hello: HELLO, subscribes: [{ consumer: 1, topic, type: 'exclusive', start, ...name }] });
+  stream.send({ flows: [{ consumer: 1, messages: 1_000_000, bytes: 100_000_000 }] });
+  await stream.answer(({ caughtUp }) => caughtUp?.[0]);
+  const deliveries = stream.frames.flatMap((frame) => frame.deliveries ?? []);
+  return deliveries.map(({ block, appendTime }) => ({ ...decodeBlock(block), appendTime }));
 }
