@@ -15,25 +15,28 @@ export type PositionJson = 'earliest' | 'latest' | MessageIdJson;
 
 const number = (description: string): object => ({ type: 'number', description });
 
-export const positionSchema: Readonly<Record<string, unknown>> = {
-  description: 'A message id. (-1, -1) stands for the earliest message, 2^63-1 for the latest; so do the two words',
-  anyOf: [
-    { type: 'string', enum: ['earliest', 'latest'] },
-    {
-      type: 'object',
-      required: ['ledgerId', 'entryId'],
-      properties: {
-        ledgerId: number('Ledger'),
-        entryId: number('Entry of the ledger'),
-        partitionIndex: number('Ignored: a partition is a topic'),
-        batchIndex: number('Message of the entry; not given, or -1: all of it'),
-        isExcluded: { type: 'boolean', description: 'The position behind the message is meant' },
-        excluded: { type: 'boolean', description: 'The same' },
-      },
-    },
-  ],
-  example: { ledgerId: -1, entryId: -1 },
+const word = { type: 'string', enum: ['earliest', 'latest'] };
+const messageId = {
+  type: 'object',
+  required: ['ledgerId', 'entryId'],
+  properties: {
+    ledgerId: number('Ledger'),
+    entryId: number('Entry of the ledger'),
+    partitionIndex: number('Ignored: a partition is a topic'),
+    batchIndex: number('Message of the entry; not given, or -1: all of it'),
+    isExcluded: { type: 'boolean', description: 'The position behind the message is meant' },
+    excluded: { type: 'boolean', description: 'The same' },
+  },
 };
+const described = {
+  description: 'A message id. (-1, -1) stands for the earliest message, 2^63-1 for the latest; so do the two words',
+  examples: [{ ledgerId: -1, entryId: -1 }],
+};
+
+type Schema = Readonly<Record<string, unknown>>;
+
+export const positionSchema: Schema = { ...described, anyOf: [word, messageId] };
+export const optionalPositionSchema: Schema = { ...described, anyOf: [word, { ...messageId, nullable: true }] };
 
 function isPlace(value: number): boolean {
   return Number.isSafeInteger(value) && value >= 0;

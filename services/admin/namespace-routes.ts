@@ -8,7 +8,10 @@ interface OneNamespace {
   readonly Params: { readonly tenant: string; readonly namespace: string };
 }
 
-type Policies = Readonly<Record<string, unknown>>;
+interface Policies {
+  readonly [policy: string]: unknown;
+  readonly replication_clusters?: readonly string[] | null;
+}
 
 const tags = ['namespaces'];
 const policies = {
@@ -31,6 +34,21 @@ const policies = {
   },
 };
 
+const newPolicies = {
+  type: 'object',
+  nullable: true,
+  description: 'The policies of the namespace; none has to be given',
+  properties: {
+    replication_clusters: {
+      type: 'array',
+      nullable: true,
+      items: { type: 'string' },
+      description: 'As in its policies',
+    },
+  },
+  examples: [{}],
+};
+
 /** Values by which Pulsar's clients say that a policy is not set. */
 const NOT_SET: readonly unknown[] = [null, false, 0, -1, '', 'UNDEFINED', 'None', 'Full'];
 /** What may be given beside those. */
@@ -47,10 +65,7 @@ function clustersOf(given: Policies): readonly string[] {
   if (unsupported !== undefined) {
     throw new MagnetarError('INVALID_ARGUMENT', `policy ${unsupported} is not supported; leave it out`);
   }
-  const clusters = given['replication_clusters'] ?? [];
-  if (!Array.isArray(clusters))
-    throw new MagnetarError('INVALID_ARGUMENT', 'replication_clusters must be a list of names');
-  return clusters.map(String);
+  return given.replication_clusters ?? [];
 }
 
 function addReads(app: FastifyInstance, administration: Administration): void {
@@ -110,7 +125,7 @@ export function namespaceRoutes(app: FastifyInstance, administration: Administra
         tags,
         summary: 'Create a namespace',
         params: params(namespaceParams),
-        body: { ...policies, nullable: true, example: {} },
+        body: newPolicies,
         response: responses(DONE, 400, 404, 409, 412),
       },
     },

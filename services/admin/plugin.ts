@@ -7,6 +7,8 @@ import { clusterRoutes } from './cluster-routes.ts';
 import { answerErrors } from './errors.ts';
 import { namespaceRoutes } from './namespace-routes.ts';
 import type { Administration } from './port.ts';
+import { type IsoTime } from './stats-json.ts';
+import { statsRoutes } from './stats-routes.ts';
 import { subscriptionRoutes } from './subscription-routes.ts';
 import { tenantRoutes } from './tenant-routes.ts';
 import { topicRoutes } from './topic-routes.ts';
@@ -29,6 +31,7 @@ export interface AdminOptions {
   readonly logger: Logger;
   /** Of the program, for the document. */
   readonly version: string;
+  readonly isoTime: IsoTime;
 }
 
 /** A page of another site may make a browser send a request; it must not change anything here. */
@@ -83,7 +86,7 @@ async function addDocs(app: FastifyInstance, version: string): Promise<void> {
 }
 
 /** The plugin. What it imports is loaded with it: import it when it is needed. */
-export function adminPlugin({ administration, logger, version }: AdminOptions): FastifyPluginAsync {
+export function adminPlugin({ administration, logger, version, isoTime }: AdminOptions): FastifyPluginAsync {
   return async (app) => {
     await addDocs(app, version);
     await app.register(
@@ -96,6 +99,7 @@ export function adminPlugin({ administration, logger, version }: AdminOptions): 
         tenantRoutes(api, administration);
         namespaceRoutes(api, administration);
         topicRoutes(api, administration);
+        statsRoutes(api, administration, isoTime);
         subscriptionRoutes(api, administration);
         clusterRoutes(api, administration);
       },

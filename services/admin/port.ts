@@ -38,6 +38,102 @@ export interface PeekedMessage {
   readonly payload: Buffer;
 }
 
+/** What goes in, or out. Rates are per second, over the last minute or so. */
+export interface FlowStats {
+  readonly messages: number;
+  readonly bytes: number;
+  readonly messageRate: number;
+  readonly byteRate: number;
+}
+
+/** Who is at the other end. `since`: milliseconds since 1970-01-01 UTC, as all times here. */
+export interface ConnectedClient {
+  readonly address: string;
+  readonly version: string;
+  readonly since: number;
+}
+
+interface ProducerStats {
+  readonly name: string;
+  readonly client: ConnectedClient | undefined;
+  readonly in: FlowStats;
+}
+
+/** Times: 0 stands for never. */
+export interface ConsumerStats {
+  readonly name: string;
+  readonly client: ConnectedClient | undefined;
+  readonly out: FlowStats;
+  readonly redeliveryRate: number;
+  readonly ackRate: number;
+  readonly permits: number;
+  readonly unacked: number;
+  readonly lastDelivered: number;
+  readonly lastAcked: number;
+  readonly lastFlow: number;
+}
+
+export interface SubscriptionStats {
+  readonly name: string;
+  readonly createdAt: number;
+  /** Everything below this index is acknowledged, and so many messages above it. */
+  readonly markDelete: number;
+  readonly ackedAbove: number;
+  readonly backlog: number;
+  readonly backlogBytes: number;
+  readonly unacked: number;
+  readonly out: FlowStats;
+  readonly redeliveryRate: number;
+  readonly ackRate: number;
+  readonly consumers: readonly ConsumerStats[];
+}
+
+export interface TopicStats {
+  readonly in: FlowStats;
+  readonly out: FlowStats;
+  readonly storedBytes: number;
+  readonly oldestIndex: number;
+  readonly endIndex: number;
+  readonly producers: readonly ProducerStats[];
+  readonly readers: readonly ConsumerStats[];
+  readonly subscriptions: readonly SubscriptionStats[];
+}
+
+/** Where an entry is; entry -1: before the first one of the ledger. Ledger -1: there is none. */
+interface EntryPlace {
+  readonly ledgerId: number;
+  readonly entryId: number;
+}
+
+export interface TopicInternals {
+  readonly incarnation: number;
+  readonly ownerEpoch: number;
+  readonly createdAt: number;
+  readonly entriesAdded: number;
+  readonly pendingEntries: number;
+  readonly lastConfirmed: EntryPlace;
+  readonly ledgers: readonly {
+    readonly ledgerId: number;
+    readonly firstIndex: number;
+    readonly messages: number;
+    readonly entries: number;
+    readonly bytes: number;
+    readonly closed: boolean;
+    readonly firstAppendTime: number;
+    readonly lastAppendTime: number;
+  }[];
+  readonly ackLedgers: readonly number[];
+  readonly cursors: readonly {
+    readonly name: string;
+    readonly markDelete: number;
+    readonly position: EntryPlace;
+    readonly ackedAbove: number;
+    readonly backlog: number;
+    /** [first, last] */
+    readonly ackedRanges: readonly (readonly [number, number])[];
+  }[];
+}
+
 export interface Administration {
   readonly healthy: boolean;
   readonly clusters: readonly string[];
@@ -61,6 +157,8 @@ export interface Administration {
   /** `force`: also when somebody is connected. */
   deleteTopic(topic: string, force: boolean): Promise<void>;
   unloadTopic(topic: string): Promise<void>;
+  topicStats(topic: string): Promise<TopicStats>;
+  topicInternals(topic: string): Promise<TopicInternals>;
 
   subscriptions(topic: string): Promise<readonly string[]>;
   /** Makes the topic, too, where there is none. */

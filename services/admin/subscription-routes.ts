@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { hasCode } from '../lib/errors.ts';
-import { type PositionJson, positionOf, positionSchema } from './message-id.ts';
+import { optionalPositionSchema, type PositionJson, positionOf, positionSchema } from './message-id.ts';
 import { peekHeaders } from './peek.ts';
 import type { Administration } from './port.ts';
 import {
@@ -14,13 +14,7 @@ import {
   topicParams,
   wholeNumber,
 } from './schemas.ts';
-import { topicName } from './topic-routes.ts';
-
-interface TopicParams {
-  readonly tenant: string;
-  readonly namespace: string;
-  readonly topic: string;
-}
+import { type TopicParams, topicName } from './topic-routes.ts';
 
 interface OneSubscription {
   readonly Params: TopicParams & { readonly subName: string };
@@ -51,7 +45,7 @@ function addLifeCycle(app: FastifyInstance, administration: Administration): voi
         summary: 'Create a subscription',
         description: 'At the latest message, unless the body says where. The topic is made where there is none.',
         params: params(subscriptionParams),
-        body: { ...positionSchema, nullable: true },
+        body: optionalPositionSchema,
         response: responses(DONE, 400, 404, 409, 412),
       },
     },

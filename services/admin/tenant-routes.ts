@@ -31,7 +31,7 @@ const tenantInfo = {
       description: 'Clusters, at least one; the list of them is at /admin/v2/clusters',
     },
   },
-  example: { adminRoles: [], allowedClusters: ['standalone'] },
+  examples: [{ adminRoles: [], allowedClusters: ['standalone'] }],
 };
 
 /** @throws INVALID_ARGUMENT */

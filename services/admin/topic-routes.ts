@@ -3,13 +3,13 @@ import { nameList } from './name-list.ts';
 import type { Administration } from './port.ts';
 import { DONE, forceQuery, names, namespaceParams, ok, params, responses, topicParams } from './schemas.ts';
 
-interface TopicParams {
+export interface TopicParams {
   readonly tenant: string;
   readonly namespace: string;
   readonly topic: string;
 }
 
-interface OneTopic {
+export interface OneTopic {
   readonly Params: TopicParams;
 }
 

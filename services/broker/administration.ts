@@ -26,6 +26,7 @@ import type { Position } from '../wire/frames.ts';
 import { parseTopicName, type TopicName } from './protocol/topic-name.ts';
 import type { Target } from './topic/subscription-control.ts';
 import type { Topic } from './topic/topic.ts';
+import { type TopicInternals, type TopicStats, topicInternals, topicStats } from './topic/topic-stats.ts';
 import type { Topics } from './topic/topics.ts';
 
 /** Names, a page at a time. */
@@ -156,6 +157,15 @@ export class Administration {
 
   async unloadTopic(topic: string): Promise<void> {
     await this.#topics.unload(parseTopicName(topic));
+  }
+
+  /** What goes on in it, since it was opened here; an idle topic is closed after a while, and begins anew. */
+  async topicStats(topic: string): Promise<TopicStats> {
+    return await topicStats(await this.#open(topic), this.#dependencies.clock);
+  }
+
+  async topicInternals(topic: string): Promise<TopicInternals> {
+    return await topicInternals(await this.#open(topic), this.#dependencies.clock);
   }
 
   async subscriptions(topic: string): Promise<readonly string[]> {

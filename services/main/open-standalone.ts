@@ -107,6 +107,10 @@ async function openBookies(
   return bookies;
 }
 
+function isoTime(time: number): string {
+  return new Date(time).toISOString();
+}
+
 async function atMost(clock: Clock, ms: number, work: Promise<unknown>): Promise<void> {
   await new Promise<void>((resolve) => {
     const timer = clock.after(ms, resolve);
@@ -170,7 +174,7 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
     paths: ['/admin', '/docs'],
     async plugin(app) {
       const { adminPlugin } = await import('../admin/plugin.ts');
-      await app.register(adminPlugin({ administration, logger, version: options.version }));
+      await app.register(adminPlugin({ administration, logger, version: options.version, isoTime }));
     },
   };
   const { openHttpSide } = await import('./http-side.ts');

@@ -91,7 +91,7 @@ export class Buckets {
 }
 
 /** A window's begin moves on when it is so old: it reaches back one to two of these when it is asked often. */
-const WINDOW_STEP_MS = 30_000;
+export const WINDOW_STEP_MS = 30_000;
 
 interface Mark {
   readonly at: number;

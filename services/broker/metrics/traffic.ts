@@ -1,5 +1,5 @@
 /** What goes through subscriptions, topics and namespaces, counted per entry. */
-import { Buckets, LATENCY_MS, RecentBuckets, SIZE_BYTES, Window } from '../../runtime/metrics.ts';
+import { Buckets, LATENCY_MS, RecentBuckets, SIZE_BYTES, Window, WINDOW_STEP_MS } from '../../runtime/metrics.ts';
 
 /** Per second. */
 export interface Rates {
@@ -14,6 +14,8 @@ export interface Rates {
 
 /** Of what `Rates` tells. */
 const RATES = 7;
+/** What was longer ago is of no consequence for rates. */
+const RECENT_MS = 60_000;
 
 /** Running totals. What is counted here is counted in the parent, too. */
 export class Traffic {
@@ -32,32 +34,40 @@ export class Traffic {
   readonly #since: number;
   readonly #parent: Traffic | undefined;
   #window: Window | undefined;
+  /** When something was last counted, and when the window is to go on. */
+  #lastAt: number;
+  #turnAt: number;
 
   /** @param since monotonic time at which counting begins */
   constructor(since: number, parent?: Traffic) {
     this.#since = since;
     this.#parent = parent;
+    this.#lastAt = since;
+    this.#turnAt = since + WINDOW_STEP_MS;
   }
 
-  /** An entry was stored, so many ms after it had got its place. */
-  stored(messages: number, bytes: number, latencyMs: number): void {
+  /** An entry was stored, so many ms after it had got its place. `now`: monotonic time, here and below. */
+  stored(messages: number, bytes: number, latencyMs: number, now: number): void {
+    this.#at(now);
     this.entriesIn++;
     this.messagesIn += messages;
     this.bytesIn += bytes;
-    this.#parent?.stored(messages, bytes, latencyMs);
+    this.#parent?.stored(messages, bytes, latencyMs, now);
   }
 
   /** An entry went to a consumer; `messages`: those of it that are wanted. */
-  delivered(messages: number, bytes: number, again: boolean): void {
+  delivered(messages: number, bytes: number, again: boolean, now: number): void {
+    this.#at(now);
     this.messagesOut += messages;
     this.bytesOut += bytes;
     if (again) this.redelivered += messages;
-    this.#parent?.delivered(messages, bytes, again);
+    this.#parent?.delivered(messages, bytes, again, now);
   }
 
-  acknowledged(messages: number): void {
+  acknowledged(messages: number, now: number): void {
+    this.#at(now);
     this.acked += messages;
-    this.#parent?.acknowledged(messages);
+    this.#parent?.acknowledged(messages, now);
   }
 
   duplicate(): void {
@@ -65,13 +75,24 @@ export class Traffic {
     this.#parent?.duplicate();
   }
 
-  /** Over the last minute or so. */
-  rates(now: number): Rates {
+  /** Something is about to be counted. Twice a minute, while there is something, the window goes on. */
+  #at(now: number): void {
+    this.#lastAt = now;
+    if (now >= this.#turnAt) this.#changes(now);
+  }
+
+  #changes(now: number): ReturnType<Window['changes']> {
+    this.#turnAt = now + WINDOW_STEP_MS;
     this.#window ??= new Window(this.#since, RATES);
     const { messagesIn, bytesIn, entriesIn, messagesOut, bytesOut, acked, redelivered } = this;
-    const totals = [messagesIn, bytesIn, entriesIn, messagesOut, bytesOut, acked, redelivered];
-    const { added, seconds } = this.#window.changes(totals, now);
-    const rate = (place: number): number => (added[place] as number) / seconds;
+    return this.#window.changes([messagesIn, bytesIn, entriesIn, messagesOut, bytesOut, acked, redelivered], now);
+  }
+
+  /** Over the last minute or so, however long ago somebody has asked last. */
+  rates(now: number): Rates {
+    const { added, seconds } = this.#changes(now);
+    const idle = now - this.#lastAt >= RECENT_MS;
+    const rate = (place: number): number => (idle ? 0 : (added[place] as number) / seconds);
     return {
       messagesIn: rate(0),
       bytesIn: rate(1),
@@ -94,8 +115,8 @@ export class NamespaceTraffic extends Traffic {
     this.writeLatency = new RecentBuckets(LATENCY_MS, since);
   }
 
-  override stored(messages: number, bytes: number, latencyMs: number): void {
-    super.stored(messages, bytes, latencyMs);
+  override stored(messages: number, bytes: number, latencyMs: number, now: number): void {
+    super.stored(messages, bytes, latencyMs, now);
     this.entrySize.observe(bytes);
     this.writeLatency.observe(latencyMs);
   }

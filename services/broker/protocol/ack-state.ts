@@ -172,6 +172,16 @@ export class AckState {
     return low as MessageIndex;
   }
 
+  /** The first runs of acknowledged messages above the mark-delete index: pairs of (first, last). */
+  firstRanges(most: number): (readonly [number, number])[] {
+    const ranges: (readonly [number, number])[] = [];
+    for (const [from, to] of this.#above.runs(this.#markDelete, END_OF_INDEXES)) {
+      if (ranges.length >= most) break;
+      ranges.push([from, to - 1]);
+    }
+    return ranges;
+  }
+
   /** The part of the state from `from` on that has at most `maxRuns` runs. The last part reaches to 2^53-1. */
   page(from: MessageIndex, maxRuns: number): AckPage {
     const runs: number[] = [];

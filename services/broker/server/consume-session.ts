@@ -175,6 +175,7 @@ export class ConsumeSession {
       const topic = await this.#dependencies.topics().open(parseTopicName(subscribe.topic));
       if (session.gone) return;
       const instance = Buffer.from(subscribe.instance); // the frame that it is a view of may be large
+      const { client } = this.#stream;
       const sink = {
         whenRoom: (read: PendingRead) => this.#whenRoom(read),
         deliver: (entry: LogEntry, skip: Buffer | undefined, times: number) =>
@@ -183,7 +184,7 @@ export class ConsumeSession {
           this.#stream.push({ kind: 'caughtUp', caughtUp: { consumer: number, index } }),
         closed: (error: MagnetarError) => session.end(error),
       };
-      const consumer = await topic.consumers.attach({ subscription, type, start, name, instance, sink });
+      const consumer = await topic.consumers.attach({ subscription, type, start, name, instance, client, sink });
       if (session.gone) {
         consumer.detach();
         return;

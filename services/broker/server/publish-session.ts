@@ -205,7 +205,12 @@ export class PublishSession {
       const topic = await this.#dependencies.topics().open(parseTopicName(open.topic));
       if (session.gone) return;
       const own = Buffer.from(instance); // the frame that it is a view of may be large
-      const producer = topic.publisher.attach({ name, instance: own, onClosed: (error) => session.end(error) });
+      const producer = topic.publisher.attach({
+        name,
+        instance: own,
+        client: this.#stream.client,
+        onClosed: (error) => session.end(error),
+      });
       const lastSequenceId = producer.lastSequenceId;
       const opened = { producer: number, name: producer.name, epoch: PRODUCER_EPOCH };
       this.#stream.push({

@@ -9,6 +9,7 @@ import { Outbox } from '../../wire/outbox.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 import { toStatus } from '../../wire/status.ts';
 import type { BrokerOptions } from '../options.ts';
+import type { ConnectedClient } from '../topic/connected-client.ts';
 
 /** With so many answers waiting that the client does not take, nothing more of it is read. */
 const MOST_WAITING = 4_096;
@@ -51,9 +52,12 @@ export class SessionStream<Item, Frame> {
   readonly #handlers: SessionHandlers<Item, Frame>;
   readonly #outbox: Outbox<Item, Frame>;
   readonly #logger: Logger;
+  readonly #clock: Clock;
   readonly #onFailed: (code: ErrorCode) => void;
   #handshake: Timer | undefined;
   #greeted = false;
+  /** What the client says of itself. */
+  #version = '';
   #over = false;
   /** Why nothing is read: the session wants it so; the client does not take its answers. */
   #paused = false;
@@ -73,6 +77,7 @@ export class SessionStream<Item, Frame> {
     this.#call = call;
     this.#handlers = handlers;
     this.#logger = options.logger;
+    this.#clock = options.clock;
     this.#onFailed = options.onFailed;
     this.#outbox = new Outbox({
       clock: options.clock,
@@ -100,6 +105,12 @@ export class SessionStream<Item, Frame> {
     return !this.#over;
   }
 
+  /** Who is at the other end, for something that it opens now. */
+  get client(): ConnectedClient {
+    const address = this.#call.getPeer().replace(/^ipv[46]:/, '');
+    return { address, version: this.#version, since: this.#clock.now() };
+  }
+
   /** True while the client has not taken what it was sent. */
   get blocked(): boolean {
     return this.#outbox.blocked;
@@ -118,6 +129,7 @@ export class SessionStream<Item, Frame> {
     }
     if (hello === undefined) throw new MagnetarError('PROTOCOL_VIOLATION', 'the first frame has no ClientHello');
     this.#greeted = true;
+    this.#version = hello.client;
     this.#handshake?.cancel();
     this.#call.write(this.#handlers.hello(hello));
   }

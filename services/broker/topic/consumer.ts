@@ -6,11 +6,12 @@ import type { MessageIndex } from '../../lib/ids.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import { backoff, type Random } from '../../runtime/random.ts';
 import type { Position } from '../../wire/frames.ts';
-import type { Traffic } from '../metrics/traffic.ts';
+import { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import { type DispatchEffect, Dispatcher, type DispatchEvent } from '../protocol/dispatcher.ts';
 import type { AckLog, AckSubscription } from './ack-log.ts';
+import type { ConnectedClient } from './connected-client.ts';
 import type { ReadLimits } from './entry-cache.ts';
 import type { LogEntry } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';
@@ -68,6 +69,13 @@ export interface SubscriptionMemory {
 export class TopicConsumer {
   readonly name: string;
   readonly instance: Buffer;
+  readonly client: ConnectedClient | undefined;
+  /** What it was sent and has acknowledged. */
+  readonly traffic: Traffic;
+  /** When it was last sent something, has acknowledged, and has given permits: monotonic times. */
+  deliveredAt: number | undefined;
+  ackedAt: number | undefined;
+  flowAt: number | undefined;
   readonly #dependencies: ConsumerDependencies;
   readonly #sink: ConsumerSink;
   readonly #subscription: AckSubscription | undefined;
@@ -98,6 +106,7 @@ export class TopicConsumer {
     options: {
       readonly name: string;
       readonly instance: Buffer;
+      readonly client?: ConnectedClient | undefined;
       readonly sink: ConsumerSink;
       /** Absent for a reader. */
       readonly subscription: AckSubscription | undefined;
@@ -111,6 +120,8 @@ export class TopicConsumer {
   ) {
     this.name = options.name;
     this.instance = options.instance;
+    this.client = options.client;
+    this.traffic = new Traffic(dependencies.clock.monotonic(), options.memory.traffic);
     this.#dependencies = dependencies;
     this.#sink = options.sink;
     this.#subscription = options.subscription;
@@ -134,6 +145,11 @@ export class TopicConsumer {
     return sent <= 0 ? 0 : sent - this.#state.countAcked(mark, sent);
   }
 
+  /** Messages that it may still be sent. */
+  get permits(): number {
+    return Math.max(0, this.#dispatcher.permits.messages);
+  }
+
   /** How often its subscription was moved; a reader has none. */
   get moves(): number {
     return this.#subscription?.state.moves ?? 0;
@@ -145,6 +161,7 @@ export class TopicConsumer {
   }
 
   flow(messages: number, bytes: number): void {
+    this.flowAt = this.#dependencies.clock.monotonic();
     if (this.#seeking > 0) {
       this.#heldMessages += messages;
       this.#heldBytes += bytes;
@@ -180,7 +197,8 @@ export class TopicConsumer {
     }
     const before = this.#state.acked;
     this.#dependencies.ackLog.acknowledge(subscription, below, ranges, done);
-    this.#memory.traffic.acknowledged(this.#state.acked - before);
+    this.ackedAt = this.#dependencies.clock.monotonic();
+    this.traffic.acknowledged(this.#state.acked - before, this.ackedAt);
     this.#step({ type: 'acked' });
   }
 
@@ -293,7 +311,8 @@ export class TopicConsumer {
     const end = (entry.index + entry.count) as MessageIndex;
     if (end > this.#memory.deliveredTo) this.#memory.deliveredTo = end;
     const wanted = skip === undefined ? entry.count : entry.count - this.#state.countAcked(entry.index, entry.count);
-    this.#memory.traffic.delivered(wanted, entry.block.length, redeliveries > 0);
+    this.deliveredAt = this.#dependencies.clock.monotonic();
+    this.traffic.delivered(wanted, entry.block.length, redeliveries > 0, this.deliveredAt);
     this.#sink.deliver(entry, skip, redeliveries);
   }
 

@@ -7,6 +7,7 @@ import type { Position, SubscriptionType } from '../../wire/frames.ts';
 import { Traffic } from '../metrics/traffic.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import type { AckSubscription } from './ack-log.ts';
+import type { ConnectedClient } from './connected-client.ts';
 import { type ConsumerDependencies, type ConsumerSink, type SubscriptionMemory, TopicConsumer } from './consumer.ts';
 import { resolvePosition } from './positions.ts';
 
@@ -21,6 +22,7 @@ export interface ConsumerRequest {
   readonly name: string;
   /** Stays the same while one consumer reconnects. Empty: never the same. */
   readonly instance: Buffer;
+  readonly client?: ConnectedClient;
   readonly sink: ConsumerSink;
 }
 
@@ -81,10 +83,19 @@ export class Consumers {
   }
 
   /** What its consumer was sent; `unacked`: messages that it was sent and has not acknowledged, 0 when none is connected. */
-  figures(subscription: AckSubscription): { readonly unacked: number; readonly traffic: Traffic } {
+  figures(subscription: AckSubscription): {
+    readonly consumer: TopicConsumer | undefined;
+    readonly unacked: number;
+    readonly traffic: Traffic;
+  } {
     const holder = this.#holders.get(subscription.name);
-    const unacked = holder instanceof TopicConsumer ? holder.unacked : 0;
-    return { unacked, traffic: this.#memory(subscription).traffic };
+    const consumer = holder instanceof TopicConsumer ? holder : undefined;
+    return { consumer, unacked: consumer?.unacked ?? 0, traffic: this.#memory(subscription).traffic };
+  }
+
+  /** Readers that are connected. */
+  get readers(): ReadonlySet<TopicConsumer> {
+    return this.#readers;
   }
 
   /** Something was appended: consumers that wait for it look again, once a turn. */
@@ -133,13 +144,14 @@ export class Consumers {
     this.#comingReaders++;
     const start = await this.#position(request).finally(() => this.#comingReaders--);
     if (this.#closed !== undefined) throw this.#closed; // meanwhile
-    const { instance, sink } = request;
+    const { instance, sink, client } = request;
     const onGone = (gone: TopicConsumer): void => {
       this.#readers.delete(gone);
       this.#idle.delete(gone);
     };
     const memory = { deliveredTo: 0 as MessageIndex, traffic: this.#traffic };
-    const options = { name, instance, sink, subscription: undefined, start, memory, onGone, onIdle: this.#onIdle };
+    const onIdle = this.#onIdle;
+    const options = { name, instance, client, sink, subscription: undefined, start, memory, onGone, onIdle };
     const reader = new TopicConsumer(this.#dependencies, options);
     this.#readers.add(reader);
     return reader;
@@ -147,7 +159,7 @@ export class Consumers {
 
   async #attachExclusive(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
     const key = request.subscription;
-    const { instance, sink } = request;
+    const { instance, sink, client } = request;
     let ended: MagnetarError | undefined;
     const reservation: Holder = {
       name,
@@ -175,6 +187,7 @@ export class Consumers {
       const consumer = new TopicConsumer(this.#dependencies, {
         name,
         instance,
+        client,
         sink,
         subscription,
         start: subscription.state.markDelete,

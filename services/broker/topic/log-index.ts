@@ -143,6 +143,25 @@ export class LogIndex {
     return bytes;
   }
 
+  /** Of the entries from a message on, about: the messages of a ledger count as equally long. */
+  bytesFrom(index: MessageIndex): number {
+    let bytes = 0;
+    for (let at = this.#spans.length - 1; at >= 0; at--) {
+      const span = this.#spans[at] as LogSpan;
+      if (span.firstIndex < index) {
+        if (span.endIndex > index) bytes += (span.bytes * (span.endIndex - index)) / span.messages;
+        break;
+      }
+      bytes += span.bytes;
+    }
+    return Math.round(bytes);
+  }
+
+  /** Oldest first. */
+  get spans(): readonly LogSpan[] {
+    return this.#spans;
+  }
+
   push(ledger: TopicLedger): LogSpan {
     const span = new LogSpan(ledger);
     this.#spans.push(span);

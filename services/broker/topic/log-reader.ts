@@ -54,6 +54,16 @@ export class LogReader {
     return this.#index.bytes;
   }
 
+  /** Of those from a message on, about. */
+  storedBytesFrom(index: MessageIndex): number {
+    return this.#index.bytesFrom(index);
+  }
+
+  /** The ledgers that hold the entries, oldest first. */
+  get spans(): readonly LogSpan[] {
+    return this.#index.spans;
+  }
+
   /** Index of the oldest message that is kept. */
   get oldestIndex(): MessageIndex {
     return this.#index.oldestIndex;

@@ -23,8 +23,8 @@ import type { LogEntry } from './log-entry.ts';
 import type { LogIndex, LogSpan } from './log-index.ts';
 import type { TopicRecordHandle } from './topic-record.ts';
 
-/** Called once: with the entry as it was stored, or with an error that a producer may be told. */
-export type AppendDone = (error: MagnetarError | undefined, entry: LogEntry | undefined) => void;
+/** Called once: with the entry as it was stored, and the monotonic time; or with an error that a producer may be told. */
+export type AppendDone = (error: MagnetarError | undefined, entry: LogEntry | undefined, now?: number) => void;
 
 /** A block that was checked. */
 export interface BlockToAppend {
@@ -45,8 +45,8 @@ export interface ManagedLedgerOptions {
   /** Append time of the newest entry. */
   readonly lastAppendTime: Millis;
   readonly limits: LedgerOptions;
-  /** An entry was confirmed, so many ms after it was appended; it can be read. */
-  readonly onConfirmed: (entry: LogEntry, latencyMs: number) => void;
+  /** An entry was confirmed, so many ms after it was appended, at a monotonic time; it can be read. */
+  readonly onConfirmed: (entry: LogEntry, latencyMs: number, now: number) => void;
   /** Nothing can be appended any more: the topic has to be opened again. Called once, after all that was pending has failed. */
   readonly onFailed: (error: MagnetarError) => void;
 }
@@ -274,8 +274,9 @@ export class ManagedLedger {
       block,
     };
     this.#options.cache.push(entry);
-    pending.done(undefined, entry);
-    this.#options.onConfirmed(entry, this.#options.clock.monotonic() - pending.appendedAt);
+    const now = this.#options.clock.monotonic();
+    pending.done(undefined, entry, now);
+    this.#options.onConfirmed(entry, now - pending.appendedAt, now);
     if (this.#is('rolling') && this.#sent === 0) this.#turnOver();
     this.#wake();
   }

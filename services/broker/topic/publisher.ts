@@ -3,12 +3,14 @@
  */
 import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../../lib/ids.ts';
+import type { Clock } from '../../runtime/clock.ts';
 import type { PublishBatch } from '../../wire/frames.ts';
-import type { Traffic } from '../metrics/traffic.ts';
+import { Traffic } from '../metrics/traffic.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import type { DedupBatch, DedupPlace, DedupState } from '../protocol/dedup.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import { type CheckedBlock, checkBlock } from './block-check.ts';
+import type { ConnectedClient } from './connected-client.ts';
 import type { LogEntry } from './log-entry.ts';
 import type { ManagedLedger } from './managed-ledger.ts';
 
@@ -32,6 +34,7 @@ export interface ProducerRequest {
   readonly name: string;
   /** Stays the same while one producer reconnects. Empty: never the same. */
   readonly instance: Buffer;
+  readonly client?: ConnectedClient;
   /** The topic, or another connection of the same producer, has ended it. Called once at most, never after `detach`. */
   readonly onClosed: (error: MagnetarError) => void;
 }
@@ -57,6 +60,9 @@ function stored(lastSequenceId: SequenceId, place: DedupPlace, duplicate: boolea
 export class TopicProducer {
   readonly name: string;
   readonly instance: Buffer;
+  readonly client: ConnectedClient | undefined;
+  /** What was stored of it since it is connected. */
+  readonly traffic: Traffic;
   readonly #publisher: Publisher;
   #onClosed: ((error: MagnetarError) => void) | undefined;
 
@@ -64,6 +70,8 @@ export class TopicProducer {
     this.#publisher = publisher;
     this.name = name;
     this.instance = request.instance;
+    this.client = request.client;
+    this.traffic = new Traffic(publisher.now);
     this.#onClosed = request.onClosed;
   }
 
@@ -101,6 +109,7 @@ export interface PublisherOptions {
   readonly dedup: DedupState;
   readonly log: ManagedLedger;
   readonly traffic: Traffic;
+  readonly clock: Clock;
   readonly maxMessageBytes: number;
   /** A name that no producer of this topic has had. */
   readonly makeName: () => string;
@@ -121,6 +130,16 @@ export class Publisher {
   /** Producers that are connected. */
   get size(): number {
     return this.#producers.size;
+  }
+
+  /** Those producers. */
+  get producers(): Iterable<TopicProducer> {
+    return this.#producers.values();
+  }
+
+  /** Monotonic time. */
+  get now(): number {
+    return this.#options.clock.monotonic();
   }
 
   /**
@@ -177,7 +196,7 @@ export class Publisher {
       return false;
     }
     if (verdict.kind === 'new') {
-      this.#append(producer.name, batch.block, checked, settle);
+      this.#append(producer, batch.block, checked, settle);
       return true;
     }
     this.#options.traffic.duplicate();
@@ -191,10 +210,15 @@ export class Publisher {
     return true;
   }
 
-  #append(name: string, block: Buffer, checked: CheckedBlock, settle: (result: PublishResult) => void): void {
+  #append(
+    { name, traffic }: TopicProducer,
+    block: Buffer,
+    checked: CheckedBlock,
+    settle: (result: PublishResult) => void,
+  ): void {
     const { lastSequenceId, count, crc32c } = checked;
     const token = this.dedup.begin(name, checked.firstSequenceId, lastSequenceId);
-    const done = (error: MagnetarError | undefined, entry: LogEntry | undefined): void => {
+    const done = (error: MagnetarError | undefined, entry: LogEntry | undefined, now = 0): void => {
       if (entry === undefined) {
         const why = error ?? new MagnetarError('INTERNAL', `a batch for topic ${this.#options.topic} was lost`);
         this.dedup.abort(token, why);
@@ -203,6 +227,7 @@ export class Publisher {
       }
       const place = { ledgerId: entry.ledgerId, entryId: entry.entryId, index: entry.index, count: entry.count };
       this.dedup.confirm(token, place, entry.appendTime);
+      traffic.stored(count, block.length, 0, now);
       settle(stored(lastSequenceId, place, false));
     };
     try {

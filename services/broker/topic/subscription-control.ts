@@ -116,6 +116,16 @@ export class SubscriptionControl {
     return { entry, at: index - entry.index };
   }
 
+  /** The last entry that ends at or before a message. Entry -1: before the first one; ledger -1: there is none. */
+  async placeBefore(index: MessageIndex): Promise<{ readonly ledgerId: number; readonly entryId: number }> {
+    const { reader } = this.#options;
+    const last = reader.spans.at(-1);
+    if (last === undefined) return { ledgerId: -1, entryId: -1 };
+    if (index >= reader.endIndex) return { ledgerId: last.ledgerId, entryId: last.lastEntryId };
+    const { ledgerId, entryId } = await this.#entry(Math.max(index, reader.oldestIndex) as MessageIndex);
+    return { ledgerId, entryId: entryId - 1 };
+  }
+
   async #resolve(to: Target): Promise<MessageIndex> {
     const { reader } = this.#options;
     if (to.at !== 'behind') return resolvePosition(reader, to);

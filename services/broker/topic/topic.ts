@@ -15,7 +15,8 @@ import type { BrokerOptions } from '../options.ts';
 import type { Ownership } from '../ownership/ownership.ts';
 import { DedupState } from '../protocol/dedup.ts';
 import type { TopicName } from '../protocol/topic-name.ts';
-import { type AckLog, openAckLog } from './ack-log.ts';
+import { type AckLog, type AckSubscription, openAckLog } from './ack-log.ts';
+import type { TopicConsumer } from './consumer.ts';
 import { Consumers } from './consumers.ts';
 import type { EntryCache, TopicCache } from './entry-cache.ts';
 import { endOf, type LogEntry } from './log-entry.ts';
@@ -96,7 +97,7 @@ export class Topic {
       cache: parts.cache,
       lastAppendTime: parts.lastAppendTime,
       limits: options.ledger,
-      onConfirmed: (entry, latencyMs) => this.#onConfirmed(entry, latencyMs),
+      onConfirmed: (entry, latencyMs, now) => this.#onConfirmed(entry, latencyMs, now),
       onFailed: (error) => this.fail(error),
     });
     const made = (what: string) => (): string => {
@@ -105,8 +106,9 @@ export class Topic {
     const { maxMessageBytes } = options;
     const { reader } = parts;
     const log = this.#log;
-    this.publisher = new Publisher({ topic, ownership, dedup, log, traffic, maxMessageBytes, makeName: made('') });
-    this.consumers = new Consumers({ clock, random, topic, ownership, reader, ackLog }, traffic, made('c'));
+    const shared = { topic, ownership, clock };
+    this.publisher = new Publisher({ ...shared, dedup, log, traffic, maxMessageBytes, makeName: made('') });
+    this.consumers = new Consumers({ ...shared, random, reader, ackLog }, traffic, made('c'));
     this.control = new SubscriptionControl({ topic, reader, ackLog, consumers: this.consumers });
   }
 
@@ -121,8 +123,18 @@ export class Topic {
     for (const subscription of this.#ackLog.subscriptions.values()) {
       const { name, state } = subscription;
       const backlog = Math.max(0, endIndex - Math.max(state.markDelete, oldestIndex) - state.ackedAbove);
-      yield { name, backlog, ...this.consumers.figures(subscription) };
+      yield { name, subscription, backlog, ...this.consumers.figures(subscription) };
     }
+  }
+
+  /** What the metadata says of it. */
+  get record(): TopicRecordHandle['record'] {
+    return this.#record.record;
+  }
+
+  /** Entries that are not confirmed yet. */
+  get pendingEntries(): number {
+    return this.#log.pendingEntries;
   }
 
   /** Nobody is connected, and nothing is under way. */
@@ -200,8 +212,8 @@ export class Topic {
     }
   }
 
-  #onConfirmed(entry: LogEntry, latencyMs: number): void {
-    this.traffic.stored(entry.count, entry.block.length, latencyMs);
+  #onConfirmed(entry: LogEntry, latencyMs: number, now: number): void {
+    this.traffic.stored(entry.count, entry.block.length, latencyMs, now);
     const { dedupSnapshotEntries, dedupSnapshotBytes } = this.#options.ledger;
     const work = this.#dedupWork;
     work.entries++;
@@ -216,8 +228,10 @@ export class Topic {
 }
 
 /** Numbers of messages. */
-interface SubscriptionFigures {
+export interface SubscriptionFigures {
   readonly name: string;
+  readonly subscription: AckSubscription;
+  readonly consumer: TopicConsumer | undefined;
   /** Stored, and not acknowledged. */
   readonly backlog: number;
   /** Of these, how many its consumer has been sent. */
