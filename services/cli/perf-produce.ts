@@ -224,6 +224,7 @@ class Load {
       if (this.#unsent > 0) await this.#progress(signal);
       else if (due < total) await delay(clock, Math.max(TICK_MS, start + due * step - now), interrupted);
     }
+    await delay(clock, Math.max(0, start + duration * 1_000 - this.now()), interrupted); // of a low rate, the last pause
   }
 }
 
