@@ -24,7 +24,7 @@ interface Transport {
   readonly connect: (options: { servers: string }) => Promise<Connection>;
 }
 interface Streaming {
-  readonly jetstream: (connection: Connection) => JetStream;
+  readonly jetstream: (connection: Connection, options: { timeout: number }) => JetStream;
   readonly jetstreamManager: (connection: Connection, options: { timeout: number }) => Promise<JetStreamManager>;
 }
 
@@ -38,7 +38,7 @@ await runLoad(async ({ address, payload }) => {
   const [stream, subject] = [`bench-${randomUUID()}`, `bench.${randomUUID()}`];
   const manager = await jetstreamManager(connection, { timeout: 60_000 });
   await manager.streams.add({ name: stream, subjects: [subject], storage: 'file', retention: 'limits' });
-  const client = jetstream(connection);
+  const client = jetstream(connection, { timeout: 60_000 });
   return {
     mostPending: 2_000,
     async publish(count) {
