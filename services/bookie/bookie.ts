@@ -1,21 +1,25 @@
 /** A bookie: a log-structured store of ledger entries on one folder. Rules LP-10 to LP-13, LP-23, LP-27, LP-29. */
-import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from '../ledger/bookie.ts';
+import type { AppendEntry, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from '../ledger/bookie.ts';
 import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { entryDigest } from '../wire/digest.ts';
 import { MAX_FRAME_BYTES } from '../wire/server.ts';
 import { checkCookie } from './cookie.ts';
-import { EntryReader, planSpan, SPAN_BYTES } from './entry-reader.ts';
+import { type Damage, DamageList } from './damage.ts';
+import { EntryReader, planSpan, type Span, SPAN_BYTES } from './entry-reader.ts';
 import { openLevelIndex } from './index/level-store.ts';
 import type { IndexStore } from './index/store.ts';
 import { type LedgerState, LedgerTable } from './ledger-table.ts';
-import { MeasuredBookie } from './measured-bookie.ts';
+import { type LocalBookie, MeasuredBookie } from './measured-bookie.ts';
 import { type BookieStand, BookieStats } from './metrics.ts';
+import { fenceRecord, PendingRecord } from './pending-record.ts';
 import { SegmentStore } from './segment-store.ts';
 import { MASTER_KEY_BYTES } from './segments/format.ts';
-import { Log, type LogRecord } from './segments/log.ts';
+import { Log, type LogHost, type LogOptions } from './segments/log.ts';
+import { segmentName } from './segments/segment-file.ts';
 import { SpaceWatch } from './space.ts';
+import { Witness } from './witness.ts';
 
 /** Bounds of a bookie. Bytes, where not said otherwise. */
 export interface BookieOptions {
@@ -61,11 +65,13 @@ const GROUP_BYTES = 2_097_152;
 const FILL_AHEAD_BYTES = 8_388_608;
 /** One step of reading ahead plans so many entries at most: it holds up the answer. */
 const READ_AHEAD_ENTRIES = 4_096;
+const ONE_ENTRY = { entries: 1, payloadBytes: 0 } as const;
 /** Fences go past a full queue, up to so many: what recovers a ledger must not starve. */
 const RESERVED_FENCES = 4_096;
 
 /**
- * Opens a bookie, replaying what the log holds that is not sealed.
+ * Opens a bookie, replaying what the log holds that is not sealed. Damage in segments and index does not keep it from starting: it is
+ * logged, and listed in `damage`.
  * @throws FOLDER_NOT_WRITABLE, FOLDER_IN_USE, FOLDER_VERSION, DATA_LOSS (segments without a cookie), INVALID_ARGUMENT (another
  * bookie's folder), and what the disk throws.
  */
@@ -78,47 +84,79 @@ export async function openBookie(open: OpenBookie): Promise<MeasuredBookie> {
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
   const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
-  const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
+  const closing: (() => Promise<void>)[] = [async () => await index.close()];
   try {
+    const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
+    closing.unshift(async () => await space.close());
     await space.check();
-    const table = new LedgerTable(index, options.indexCacheBytes);
+    const { witness, known: witnessKnown } = await Witness.open(environment, folder, instance);
+    closing.unshift(async () => await witness.close(false));
+    const damage = new DamageList(environment.logger, (segment) => `${segments}/${segmentName(segment)}`);
+    const table = new LedgerTable(index, damage, options.indexCacheBytes);
     const { segmentBytes } = options;
-    const store = new SegmentStore(environment, segments, index, table, { segmentBytes, space });
-    const start = await store.open();
+    const parts = { environment, folder: segments, index, table, damage, witness, witnessKnown, space, segmentBytes };
+    const store = new SegmentStore(parts);
+    let log: Log<PendingRecord> | undefined;
+    const start = await store.open((error) => log?.fail(error));
     const stats = new BookieStats(environment.clock);
-    const logOptions = {
-      segmentBytes,
-      group: { records: GROUP_RECORDS, bytes: GROUP_BYTES },
-      markDelayMs: options.markDelayMs,
-      fillAheadBytes: FILL_AHEAD_BYTES,
-    };
-    const host = {
-      room: space,
-      createNext: async (highest: number) => await store.createNext(highest),
-      index: (segment: number, record: PendingRecord, offset: number) =>
-        table.apply(record.state, segment, record, offset),
-      dropped: (record: PendingRecord) => table.release(record.state),
-      stored: stats.group.bind(stats),
-      seal: store.seal.bind(store),
-    };
-    const log = new Log<PendingRecord>(environment, logOptions, host, start.active, start);
+    const host = hostOf({ store, table, witness, space, stats });
+    log = new Log(environment, logOptions(options), host, start.active, start);
     space.probe = async () => await log.probe();
-    const reader = new EntryReader(environment, segments, options.readAheadBytes);
-    const bookie = new StoreBookie({ environment, id, instance, options, table, log, reader, index, space });
-    const stand = (): BookieStand => ({
-      ...space.known,
-      ledgers: table.ledgers,
-      entries: table.entries,
-      pendingEntries: log.pendingRecords,
-      pendingBytes: log.pendingBytes,
-      limbo: table.limboUpTo >= 0,
-    });
-    return new MeasuredBookie(bookie, { clock: environment.clock, stats, stand });
+    const identityOf = witness.identity.bind(witness);
+    const readOptions = { folder: segments, aheadBytes: options.readAheadBytes, identityOf };
+    const reader = new EntryReader(environment, readOptions, damage);
+    const opened = { environment, id, instance, options, table, damage, log, reader, store, witness, index, space };
+    return measured(new StoreBookie(opened), opened, stats);
   } catch (error) {
-    await space.close();
-    await index.close();
+    for (const close of closing) await close();
     throw error;
   }
+}
+
+function logOptions({
+  segmentBytes,
+  markDelayMs,
+}: Required<Pick<BookieOptions, 'segmentBytes' | 'markDelayMs'>>): LogOptions {
+  return {
+    segmentBytes,
+    group: { records: GROUP_RECORDS, bytes: GROUP_BYTES },
+    markDelayMs,
+    fillAheadBytes: FILL_AHEAD_BYTES,
+  };
+}
+
+function hostOf(parts: {
+  readonly store: SegmentStore;
+  readonly table: LedgerTable;
+  readonly witness: Witness;
+  readonly space: SpaceWatch;
+  readonly stats: BookieStats;
+}): LogHost<PendingRecord> {
+  const { store, table, witness, space, stats } = parts;
+  return {
+    room: space,
+    createNext: store.createNext.bind(store),
+    index: (segment, record, offset) => table.apply(record.state, segment, record, offset),
+    dropped: (record) => table.release(record.state),
+    stored: stats.group.bind(stats),
+    seal: store.seal.bind(store),
+    allows: witness.allows.bind(witness),
+    allow: witness.allow.bind(witness),
+    synced: witness.progress.bind(witness),
+  };
+}
+
+function measured(bookie: StoreBookie, parts: Parts, stats: BookieStats): MeasuredBookie {
+  const { environment, space, table, log, damage } = parts;
+  const stand = (): BookieStand => ({
+    ...space.known,
+    ledgers: table.ledgers,
+    entries: table.entries,
+    pendingEntries: log.pendingRecords,
+    pendingBytes: log.pendingBytes,
+    limbo: damage.inDoubt,
+  });
+  return new MeasuredBookie(bookie, { clock: environment.clock, stats, stand });
 }
 
 async function makeFolder(environment: Environment, folder: string): Promise<void> {
@@ -130,60 +168,6 @@ async function makeFolder(environment: Environment, folder: string): Promise<voi
   }
 }
 
-/** A record on its way to the log. */
-class PendingRecord implements LogRecord {
-  readonly type: 'entry' | 'fence';
-  readonly recovery: boolean;
-  readonly ledgerId: LedgerId;
-  readonly entryId: EntryId;
-  readonly lac: EntryId;
-  readonly length: number;
-  readonly digest: number;
-  readonly masterKey: Buffer;
-  readonly payloadBytes: number;
-  readonly payload: readonly Buffer[];
-  readonly state: LedgerState;
-  readonly #done: (error?: MagnetarError) => void;
-
-  constructor(state: LedgerState, entry: AppendEntry | FenceRecord, done: (error?: MagnetarError) => void) {
-    this.type = entry.entryId === NO_ENTRY ? 'fence' : 'entry';
-    this.recovery = entry.recovery;
-    this.ledgerId = state.id;
-    this.entryId = entry.entryId;
-    this.lac = entry.lac;
-    this.length = entry.length;
-    this.digest = entry.digest;
-    this.masterKey = entry.masterKey;
-    this.payloadBytes = entry.payloadBytes;
-    this.payload = entry.payload;
-    this.state = state;
-    this.#done = done;
-  }
-
-  get privileged(): boolean {
-    return this.recovery || this.type === 'fence';
-  }
-
-  settle(error: MagnetarError | undefined): void {
-    this.#done(error);
-  }
-}
-
-type FenceRecord = Omit<AppendEntry, 'ledgerId'>;
-
-function fenceRecord(masterKey: Buffer): FenceRecord {
-  return {
-    entryId: NO_ENTRY,
-    lac: NO_ENTRY,
-    length: 0,
-    digest: 0,
-    masterKey,
-    recovery: false,
-    payload: [],
-    payloadBytes: 0,
-  };
-}
-
 type Limits = Pick<Required<BookieOptions>, 'maxPendingEntries' | 'maxPendingBytes'>;
 
 interface Parts {
@@ -192,20 +176,26 @@ interface Parts {
   readonly instance: Buffer;
   readonly options: Limits;
   readonly table: LedgerTable;
+  readonly damage: DamageList;
   readonly log: Log<PendingRecord>;
   readonly reader: EntryReader;
+  readonly store: SegmentStore;
+  readonly witness: Witness;
   readonly index: IndexStore;
   readonly space: SpaceWatch;
 }
 
-class StoreBookie implements Bookie {
+class StoreBookie implements LocalBookie {
   readonly id: BookieId;
   readonly instance: Buffer;
   readonly #environment: Environment;
   readonly #options: Limits;
   readonly #table: LedgerTable;
   readonly #log: Log<PendingRecord>;
+  readonly #damage: DamageList;
   readonly #reader: EntryReader;
+  readonly #store: SegmentStore;
+  readonly #witness: Witness;
   readonly #index: IndexStore;
   readonly #space: SpaceWatch;
   #reads = 0;
@@ -219,7 +209,10 @@ class StoreBookie implements Bookie {
     this.#options = parts.options;
     this.#table = parts.table;
     this.#log = parts.log;
+    this.#damage = parts.damage;
     this.#reader = parts.reader;
+    this.#store = parts.store;
+    this.#witness = parts.witness;
     this.#index = parts.index;
     this.#space = parts.space;
   }
@@ -230,6 +223,10 @@ class StoreBookie implements Bookie {
 
   get full(): MagnetarError | undefined {
     return this.#space.full;
+  }
+
+  get damage(): readonly Damage[] {
+    return this.#damage.all;
   }
 
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
@@ -255,8 +252,9 @@ class StoreBookie implements Bookie {
     if (state.fenced || state.fencing !== undefined) {
       throw new MagnetarError('LEDGER_FENCED', `ledger ${state.id} is fenced on bookie ${this.id}`);
     }
-    // "Not fenced" is a negative, too (LP-29): the fence may be what was lost.
-    if (this.#table.inLimbo(state)) throw this.#unknown(state, 'whether it is fenced');
+    // "Not fenced" is a negative, too (LP-29): the fence may be what was lost, and so may the key be that this one has to be.
+    const keyLost = state.known && state.masterKey === undefined;
+    if (keyLost || this.#inLimbo(state)) throw this.#unknown(state, 'whether it is fenced');
     // Rewrites of recovery, above, and fences have the reserve.
     if (this.full !== undefined) throw this.full;
     return state;
@@ -277,8 +275,16 @@ class StoreBookie implements Bookie {
   }
 
   #unknown(state: LedgerState, what: string): MagnetarError {
-    const text = `bookie ${this.id} may have lost records of ledger ${state.id} and cannot say ${what}`;
-    return new MagnetarError('ENTRY_UNKNOWN', text);
+    const doubt = this.#damage.doubt(state.id);
+    const where = doubt === undefined ? '' : ` in ${doubt.file}`;
+    const text = `bookie ${this.id} may have lost records of ledger ${state.id}${where} and cannot say ${what}`;
+    const details = { ledgerId: `${state.id}`, ...(doubt === undefined ? {} : { file: doubt.file }) };
+    return new MagnetarError('ENTRY_UNKNOWN', text, { details });
+  }
+
+  /** True when "there is none" cannot be said of this ledger (LP-29). */
+  #inLimbo(state: LedgerState): boolean {
+    return this.#damage.doubt(state.id) !== undefined;
   }
 
   /** Fences a ledger, known or not; resolves when that is durable (LP-11). */
@@ -325,7 +331,7 @@ class StoreBookie implements Bookie {
         const firstBytes = span?.entries[0]?.location.payloadBytes ?? 0;
         if (entries.length > 0 && (span === undefined || firstBytes > left)) break;
         if (span === undefined) throw this.#negative(state, firstEntryId);
-        for (const entry of await this.#reader.read(ledgerId, span)) {
+        for (const entry of await this.#readSpan(state, span)) {
           entries.push(entry);
           left -= entry.payload.length;
           next++;
@@ -339,10 +345,23 @@ class StoreBookie implements Bookie {
     return entries;
   }
 
+  /** The first entries of a span. Of one whose newest copy is damaged, an older one is as good: both are what its writer sent. */
+  async #readSpan(state: LedgerState, span: Span): Promise<readonly StoredEntry[]> {
+    try {
+      return await this.#reader.read(state.id, span);
+    } catch (error) {
+      const [first] = span.entries;
+      if (first === undefined || !hasCode(error, 'CHECKSUM_MISMATCH')) throw error;
+      const older = planSpan((id) => this.#table.locate(state, id, first.location), first.entryId, ONE_ENTRY);
+      if (older === undefined) throw error;
+      return await this.#readSpan(state, older);
+    }
+  }
+
   /** Only where the bookie knows for certain that it never stored an entry does it say so (LP-12, LP-29). */
   #negative(state: LedgerState, id: EntryId): MagnetarError {
-    if (this.#table.inLimbo(state)) return this.#unknown(state, `whether it had entry ${id}`);
-    if (state.masterKey === undefined) return this.#noSuchLedger(state.id);
+    if (this.#inLimbo(state)) return this.#unknown(state, `whether it had entry ${id}`);
+    if (!state.known) return this.#noSuchLedger(state.id);
     return new MagnetarError('NO_SUCH_ENTRY', `bookie ${this.id} has no entry ${id} of ledger ${state.id}`);
   }
 
@@ -369,8 +388,8 @@ class StoreBookie implements Bookie {
       if (fence !== undefined) await this.#fence(ledgerId, fence.masterKey);
       const state = this.#table.get(ledgerId);
       const { lac, lastEntryId } = state;
-      if (this.#table.inLimbo(state)) return { lac, lastEntryId, unsure: true };
-      if (state.masterKey === undefined || (state.lastEntryId === NO_ENTRY && !state.fenced && state.pending > 0)) {
+      if (this.#inLimbo(state)) return { lac, lastEntryId, unsure: true };
+      if (!state.known || (state.lastEntryId === NO_ENTRY && !state.fenced && state.pending > 0)) {
         throw this.#noSuchLedger(ledgerId);
       }
       return { lac, lastEntryId };
@@ -403,7 +422,10 @@ class StoreBookie implements Bookie {
       await this.#log.close();
       if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));
       await this.#reader.close();
+      await this.#store.close();
+      await this.#witness.close(this.#log.failure === undefined);
     } finally {
+      await this.#witness.close(false);
       await this.#index.close(); // it has the folder's lock
     }
   }

@@ -14,6 +14,7 @@ import { crc32c } from '../lib/crc32c.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import type { Disk } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { witnessPath } from './witness.ts';
 
 const MAGIC = Buffer.from('MAGNBOOK');
 /** Of the folder's layout. */
@@ -75,9 +76,9 @@ export async function checkCookie(environment: Environment, folder: string, id: 
   return instance;
 }
 
-/** How many files of segments and index there are. */
+/** How many files there are of segments and index, and with the witness, which says what there was. */
 async function dataFiles(disk: Disk, folder: string): Promise<number> {
-  let files = 0;
+  let files = (await disk.exists(witnessPath(folder))) ? 1 : 0;
   for (const inner of ['segments', 'index']) {
     if (await disk.exists(`${folder}/${inner}`)) files += (await disk.list(`${folder}/${inner}`)).length;
   }

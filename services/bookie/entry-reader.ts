@@ -7,6 +7,7 @@ import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { StoredEntry } from '../ledger/bookie.ts';
 import type { DiskFile } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
+import type { DamageKind, DamageList } from './damage.ts';
 import { LruCache } from './index/lru.ts';
 import type { Location } from './ledger-table.ts';
 import {
@@ -17,8 +18,8 @@ import {
   recordBytes,
   type SegmentIdentity,
 } from './segments/format.ts';
-import { openSegment, segmentName } from './segments/segment-file.ts';
-import { segmentUnknown } from './segment-store.ts';
+import { isMissing, segmentName } from './segments/segment-file.ts';
+import { isMediaError } from './segments/source.ts';
 
 /** One read of a file takes so many bytes at most, unless a single record is larger. */
 export const SPAN_BYTES = 1_048_576;
@@ -31,7 +32,12 @@ export interface Span {
   readonly segment: number;
   readonly start: number;
   readonly end: number;
-  readonly entries: readonly { readonly entryId: EntryId; readonly location: Location }[];
+  readonly entries: readonly SpanEntry[];
+}
+
+interface SpanEntry {
+  readonly entryId: EntryId;
+  readonly location: Location;
 }
 
 /**
@@ -61,10 +67,8 @@ export function planSpan(
   return { segment: head.segment, start: head.offset, end, entries };
 }
 
-interface OpenFile {
-  readonly file: DiskFile;
-  readonly identity: SegmentIdentity;
-}
+/** What makes a segment the one that was written; undefined: nobody knows. */
+export type IdentityOf = (segment: number) => SegmentIdentity | undefined;
 
 interface Ahead {
   readonly span: Span;
@@ -74,49 +78,82 @@ interface Ahead {
 export class EntryReader {
   readonly #environment: Environment;
   readonly #folder: string;
+  readonly #identityOf: IdentityOf;
+  readonly #damage: DamageList;
   /** Least recently used first. Of files that are being opened, too. */
-  readonly #files = new Map<number, Promise<OpenFile>>();
+  readonly #files = new Map<number, Promise<DiskFile>>();
   readonly #inUse = new Map<number, number>();
   readonly #ahead: LruCache<LedgerId, Ahead>;
   #closed = false;
 
-  constructor(environment: Environment, folder: string, aheadBytes: number) {
+  constructor(
+    environment: Environment,
+    options: { readonly folder: string; readonly aheadBytes: number; readonly identityOf: IdentityOf },
+    damage: DamageList,
+  ) {
     this.#environment = environment;
-    this.#folder = folder;
-    this.#ahead = new LruCache(aheadBytes);
+    this.#folder = options.folder;
+    this.#identityOf = options.identityOf;
+    this.#damage = damage;
+    this.#ahead = new LruCache(options.aheadBytes);
   }
 
   /**
    * The first entries of a span: all of them, or those that were fetched ahead, or those before a bad one; at least one.
-   * @throws CHECKSUM_MISMATCH (the very first is bad), ENTRY_UNKNOWN, STORE_FAILED.
+   * @throws CHECKSUM_MISMATCH (the very first is damaged, or its file is gone), STORE_FAILED (the disk fails in another way).
    */
   async read(ledgerId: LedgerId, span: Span): Promise<StoredEntry[]> {
-    const first = span.entries[0];
+    const [first] = span.entries;
     if (first === undefined) return [];
     const ahead = this.#ahead.get(ledgerId);
     const firstEnd = first.location.offset + recordBytes(first.location.payloadBytes);
     const hit = ahead !== undefined && covers(ahead.span, { ...span, end: firstEnd });
     if (hit && span.end >= ahead.span.end) this.#ahead.delete(ledgerId);
-    const [start, end] = hit ? [ahead.span.start, ahead.span.end] : [span.start, span.end];
-    const bytes = await (hit ? ahead.bytes : this.#readBytes(span));
-    const { identity } = await this.#open(span.segment);
+    let bytes: Buffer;
+    try {
+      bytes = await (hit ? ahead.bytes : this.#readBytes(span));
+    } catch (error) {
+      const what = isMissing(error) ? 'missing' : isMediaError(error) ? 'unreadable' : undefined;
+      if (what === undefined) throw this.#failed(span.segment, error);
+      if (!hit && span.entries.length === 1) throw this.#damaged(ledgerId, first, what);
+      this.#ahead.delete(ledgerId);
+      return await this.read(ledgerId, { ...span, end: firstEnd, entries: [first] });
+    }
+    const entries = this.#decode(ledgerId, span, bytes, hit ? ahead.span : span);
+    if (entries.length === 0) throw this.#damaged(ledgerId, first, 'damaged');
+    return entries;
+  }
+
+  /** Entries of a span up to the end of what was read, or to a bad one. */
+  #decode(ledgerId: LedgerId, span: Span, bytes: Buffer, { start, end }: Range): StoredEntry[] {
+    const identity = this.#identityOf(span.segment);
     const entries: StoredEntry[] = [];
     for (const { entryId, location } of span.entries) {
-      if (location.offset + recordBytes(location.payloadBytes) > end) break;
+      if (identity === undefined || location.offset + recordBytes(location.payloadBytes) > end) break;
       const entry = decodeEntryAt(bytes, location.offset - start, { ledgerId, entryId, location, identity });
       if (entry === undefined) break;
       entries.push(entry);
-    }
-    if (entries.length === 0) {
-      const { entryId, location } = first;
-      const file = `${this.#folder}/${segmentName(span.segment)}`;
-      throw new MagnetarError(
-        'CHECKSUM_MISMATCH',
-        `entry ${entryId} of ledger ${ledgerId} is damaged in ${file} at byte ${location.offset}`,
-        { details: { file, offset: `${location.offset}`, ledgerId: `${ledgerId}`, entryId: `${entryId}` } },
-      );
+      if (!this.#damage.empty) this.#damage.readAgain(span.segment, ledgerId, entryId);
     }
     return entries;
+  }
+
+  #damaged(ledgerId: LedgerId, { entryId, location }: SpanEntry, what: DamageKind): MagnetarError {
+    const { segment, offset, payloadBytes } = location;
+    const ledgers = [{ ledgerId, firstEntryId: entryId, lastEntryId: entryId }];
+    this.#damage.found(segment, { what, offset, bytes: recordBytes(payloadBytes), ledgers, ledgersUpTo: -1 });
+    const file = `${this.#folder}/${segmentName(segment)}`;
+    return new MagnetarError(
+      'CHECKSUM_MISMATCH',
+      `entry ${entryId} of ledger ${ledgerId} is damaged in ${file} at byte ${offset}`,
+      { details: { file, offset: `${offset}`, ledgerId: `${ledgerId}`, entryId: `${entryId}` } },
+    );
+  }
+
+  #failed(segment: number, cause: unknown): MagnetarError {
+    const reason = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    const file = `${this.#folder}/${segmentName(segment)}`;
+    return new MagnetarError('STORE_FAILED', `${file} cannot be read: ${reason}`, { details: { file }, cause });
   }
 
   /** Fetches a span that will probably be asked for next. */
@@ -131,11 +168,8 @@ export class EntryReader {
   async #readBytes(span: Span): Promise<Buffer> {
     this.#inUse.set(span.segment, (this.#inUse.get(span.segment) ?? 0) + 1);
     try {
-      const { file } = await this.#open(span.segment);
+      const file = await this.#open(span.segment);
       return await file.read(span.start, span.end - span.start);
-    } catch (error) {
-      if (error instanceof MagnetarError) throw error;
-      throw new MagnetarError('STORE_FAILED', `segment ${span.segment} of the bookie cannot be read`, { cause: error });
     } finally {
       const left = (this.#inUse.get(span.segment) ?? 1) - 1;
       if (left === 0) this.#inUse.delete(span.segment);
@@ -144,23 +178,13 @@ export class EntryReader {
     }
   }
 
-  async #open(segment: number): Promise<OpenFile> {
+  async #open(segment: number): Promise<DiskFile> {
     const held = this.#files.get(segment);
-    const opening = held ?? this.#openFile(segment);
+    const opening = held ?? this.#environment.disk.open(`${this.#folder}/${segmentName(segment)}`);
     this.#files.delete(segment);
     this.#files.set(segment, opening);
     if (held === undefined) opening.catch(() => this.#files.delete(segment));
     return await opening;
-  }
-
-  async #openFile(segment: number): Promise<OpenFile> {
-    try {
-      const opened = await openSegment(this.#environment, this.#folder, segment);
-      if (opened !== undefined) return { file: opened.file, identity: opened.head.identity };
-    } catch (error) {
-      throw segmentUnknown(segment, error);
-    }
-    throw segmentUnknown(segment);
   }
 
   #closeOldest(): void {
@@ -181,9 +205,9 @@ export class EntryReader {
   }
 }
 
-async function closeFile(opening: Promise<OpenFile>): Promise<void> {
+async function closeFile(opening: Promise<DiskFile>): Promise<void> {
   try {
-    await (await opening).file.close();
+    await (await opening).close();
   } catch {
     // It was only read from.
   }

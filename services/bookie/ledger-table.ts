@@ -3,6 +3,7 @@
  * memory; all others come from the index, through caches that are bounded in bytes.
  */
 import { MagnetarError } from '../lib/errors.ts';
+import type { DamageList } from './damage.ts';
 import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
 import { LruCache } from './index/lru.ts';
 import {
@@ -18,6 +19,7 @@ import {
 import type { IndexRow, IndexStore } from './index/store.ts';
 import { EntryTable } from './segments/entry-table.ts';
 import { decodeLedgerPart, encodeLedgerPart, type LedgerPart } from './segments/footer.ts';
+import type { RecordPlace } from './segments/directory.ts';
 import type { RecordHeader } from './segments/format.ts';
 
 /** Where an entry is. */
@@ -36,14 +38,14 @@ interface UnsealedPart {
 /** One ledger. */
 export class LedgerState {
   readonly id: LedgerId;
-  /** Undefined: the bookie has nothing of this ledger. */
+  /** False: the bookie has nothing of this ledger. */
+  known = false;
+  /** Undefined: it is not known; of a ledger that is known: it was in records that are lost. */
   masterKey: Buffer | undefined;
   /** True when a fence record is durable. */
   fenced = false;
   /** A fence record on its way; settles with it. */
   fencing: Promise<void> | undefined;
-  /** Records of this ledger may have been lost (LP-29). */
-  limbo = false;
   lac: EntryId = NO_ENTRY;
   lastEntryId: EntryId = NO_ENTRY;
   /** Records on their way to the log. */
@@ -57,9 +59,9 @@ export class LedgerState {
   constructor(id: LedgerId, row: LedgerRow | undefined) {
     this.id = id;
     if (row === undefined) return;
+    this.known = true;
     this.masterKey = row.masterKey;
     this.fenced = row.fenced;
-    this.limbo = row.limbo;
     this.lac = row.lac;
     this.lastEntryId = row.lastEntryId;
     this.sealed = row.segments;
@@ -80,9 +82,8 @@ function withPart(row: LedgerRow | undefined, segment: number, part: LedgerPart)
   const [first, last] = entries.count === 0 ? [NO_ENTRY, NO_ENTRY] : [entries.idAt(0), entries.idAt(entries.count - 1)];
   const others = (row?.segments ?? []).filter((other) => other.segment !== segment);
   return {
-    masterKey: part.masterKey,
+    masterKey: part.masterKey ?? row?.masterKey,
     fenced: part.fenced || (row?.fenced ?? false),
-    limbo: part.limbo || (row?.limbo ?? false),
     lac: Math.max(part.lac, row?.lac ?? NO_ENTRY) as EntryId,
     lastEntryId: Math.max(part.lastEntryId, row?.lastEntryId ?? NO_ENTRY) as EntryId,
     segments: [...others, { segment, first, last }].toSorted((a, b) => a.segment - b.segment),
@@ -105,21 +106,21 @@ export class LedgerTable {
   /** How many ledgers it knows, and entries of them. */
   ledgers = 0;
   entries = 0;
-  /** Every ledger up to this id may have lost records; -1: none. */
-  limboUpTo = -1;
+  readonly #damage: DamageList;
 
-  constructor(index: IndexStore, cacheBytes: number) {
+  constructor(index: IndexStore, damage: DamageList, cacheBytes: number) {
     this.#index = index;
+    this.#damage = damage;
     this.#cold = new LruCache(cacheBytes / 4);
     this.#tables = new LruCache((cacheBytes * 3) / 4);
   }
 
-  /** A ledger; one that the bookie has nothing of has no master key. @throws ENTRY_UNKNOWN when the index is damaged there. */
+  /** A ledger. @throws ENTRY_UNKNOWN when the index is damaged there. */
   get(id: LedgerId): LedgerState {
     const held = this.#hot.get(id) ?? this.#cold.get(id);
     if (held !== undefined) return held;
     const state = new LedgerState(id, this.#row(id));
-    if (state.masterKey !== undefined) this.#cold.set(id, state, stateBytes(state));
+    if (state.known) this.#cold.set(id, state, stateBytes(state));
     return state;
   }
 
@@ -138,17 +139,17 @@ export class LedgerTable {
     return value === undefined ? undefined : decodeLedgerRow(value);
   }
 
-  /** True when "there is none" cannot be said of this ledger (LP-29). */
-  inLimbo(state: LedgerState): boolean {
-    return state.limbo || state.id <= this.limboUpTo;
-  }
-
-  /** A record of this ledger is on its way. */
+  /** A record of this ledger is on its way to the log: keeps the ledger in memory. */
   hold(state: LedgerState, masterKey: Buffer): void {
     state.pending++;
-    if (state.masterKey !== undefined && this.#hot.has(state.id)) return;
-    if (state.masterKey === undefined) this.ledgers++;
     state.masterKey ??= Buffer.from(masterKey); // The caller's is a view of a whole frame.
+    this.#keep(state);
+  }
+
+  #keep(state: LedgerState): void {
+    if (state.known && this.#hot.has(state.id)) return;
+    if (!state.known) this.ledgers++;
+    state.known = true;
     this.#cold.delete(state.id);
     this.#hot.set(state.id, state);
   }
@@ -166,6 +167,7 @@ export class LedgerTable {
     this.entries += entries.count - before;
     if (record.lac > state.lac) state.lac = record.lac;
     if (record.entryId > state.lastEntryId) state.lastEntryId = record.entryId;
+    if (!this.#damage.empty) this.#damage.restored(state.id, record.entryId);
   }
 
   /** A record that was held is not stored. */
@@ -193,23 +195,31 @@ export class LedgerTable {
     this.apply(state, segment, record, offset);
   }
 
-  /** A scan of a segment found that records of the ledger are lost there. */
-  putIntoLimbo(segment: number, id: LedgerId, masterKey: Buffer): void {
-    const state = this.get(id);
-    this.hold(state, masterKey);
-    state.pending--;
-    state.limbo = true;
-    this.#part(state, segment);
+  /** A record that a scan of a segment knows of, but that is damaged. `header`: its header, where that is good. */
+  replayLost(segment: number, place: RecordPlace, header: RecordHeader | undefined): void {
+    const state = this.get(place.ledgerId);
+    this.#keep(state);
+    if (header !== undefined) state.masterKey ??= header.masterKey;
+    const { entries } = this.#part(state, segment);
+    if (place.entryId === NO_ENTRY) {
+      state.fenced = true;
+      return;
+    }
+    if (entries.find(place.entryId) < 0) {
+      entries.put(place.entryId, place.offset, place.payloadBytes);
+      this.entries++;
+    }
+    if (header !== undefined && header.lac > state.lac) state.lac = header.lac;
+    if (place.entryId > state.lastEntryId) state.lastEntryId = place.entryId;
   }
 
   /** What an unsealed segment holds, in order of ledger ids. */
   parts(segment: number): LedgerPart[] {
     const parts: LedgerPart[] = [];
     for (const state of this.#unsealed.get(segment) ?? []) {
-      const { id: ledgerId, masterKey, fenced, limbo, lac, lastEntryId } = state;
+      const { id: ledgerId, masterKey, fenced, lac, lastEntryId } = state;
       const entries = state.unsealed.find((part) => part.segment === segment)?.entries;
-      if (masterKey === undefined || entries === undefined) continue;
-      parts.push({ ledgerId, masterKey, fenced, limbo, lac, lastEntryId, entries });
+      if (entries !== undefined) parts.push({ ledgerId, masterKey, fenced, lac, lastEntryId, entries });
     }
     return parts.toSorted((a, b) => a.ledgerId - b.ledgerId);
   }
@@ -247,16 +257,21 @@ export class LedgerTable {
     this.#cold.delete(id);
   }
 
-  /** Where an entry is; the newest copy. @throws ENTRY_UNKNOWN when the index is damaged there. */
-  locate(state: LedgerState, id: EntryId): Location | undefined {
+  /**
+   * Where an entry is: the newest copy, or the newest one that is older than `than`, which has turned out to be damaged.
+   * @throws ENTRY_UNKNOWN when the index is damaged there.
+   */
+  locate(state: LedgerState, id: EntryId, than?: Location): Location | undefined {
+    const below = than?.segment ?? Number.POSITIVE_INFINITY;
     for (let at = state.unsealed.length - 1; at >= 0; at--) {
       const part = state.unsealed[at];
-      const found = part === undefined ? undefined : locationIn(part.segment, part.entries, id);
+      if (part === undefined || part.segment >= below) continue;
+      const found = locationIn(part.segment, part.entries, id);
       if (found !== undefined) return found;
     }
     for (let at = state.sealed.length - 1; at >= 0; at--) {
       const part = state.sealed[at];
-      if (part === undefined || id < part.first || id > part.last) continue;
+      if (part === undefined || part.segment >= below || id < part.first || id > part.last) continue;
       const found = locationIn(part.segment, this.#table(state.id, part.segment), id);
       if (found !== undefined) return found;
     }

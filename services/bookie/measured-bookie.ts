@@ -2,20 +2,28 @@ import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, St
 import { type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
+import type { Damage } from './damage.ts';
 import { BookieMetrics, type BookieStand, type BookieStats } from './metrics.ts';
 
+/** A bookie in this process. */
+export interface LocalBookie extends Bookie {
+  readonly instance: Buffer;
+  /** What is damaged in its segments, as far as it has been found: at the start, and by reads since. */
+  readonly damage: readonly Damage[];
+}
+
 /** A bookie of this process, of which requests are counted and timed. */
-export class MeasuredBookie implements Bookie {
+export class MeasuredBookie implements LocalBookie {
   readonly id: BookieId;
   readonly instance: Buffer;
   /** What it tells about itself, also when it is closed. */
   readonly metrics: MetricSource;
-  readonly #bookie: Bookie;
+  readonly #bookie: LocalBookie;
   readonly #clock: Clock;
   readonly #stats: BookieStats;
 
   constructor(
-    bookie: Bookie & { readonly instance: Buffer },
+    bookie: LocalBookie,
     parts: { readonly clock: Clock; readonly stats: BookieStats; readonly stand: () => BookieStand },
   ) {
     const { clock, stats, stand } = parts;
@@ -29,6 +37,10 @@ export class MeasuredBookie implements Bookie {
 
   get available(): boolean {
     return this.#bookie.available;
+  }
+
+  get damage(): readonly Damage[] {
+    return this.#bookie.damage;
   }
 
   get full(): MagnetarError | undefined {

@@ -1,16 +1,35 @@
 /**
- * The segments of a folder together with their index: opens them (replaying only what is not sealed), makes new ones, seals full
- * ones.
+ * The segments of a folder together with their index and their witness: opens them (replaying only what is not sealed), finds out what
+ * is damaged, makes new ones, seals full ones.
  */
-import { MagnetarError } from '../lib/errors.ts';
+import { isDiskFull } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
-import { checkIndex } from './index/check.ts';
-import { bookieKey, encodeBookieRow, encodeSegmentRow, sealedRow, segmentKey, type SegmentRow } from './index/rows.ts';
+import {
+  type DamageKind,
+  type DamageList,
+  damageText,
+  decodeDamages,
+  encodeDamages,
+  isHarmless,
+  mergedDamages,
+  type SegmentDamage,
+} from './damage.ts';
+import { checkIndex, type IndexContent } from './index/check.ts';
+import {
+  damageKey,
+  decodeSegmentRow,
+  encodeSegmentRow,
+  openedRow,
+  parseKey,
+  sealedRow,
+  segmentKey,
+} from './index/rows.ts';
 import type { IndexRow, IndexStore } from './index/store.ts';
 import type { LedgerTable } from './ledger-table.ts';
-import type { SpaceWatch } from './space.ts';
-import { decodeLedgerPart, encodeLedgerPart, type LedgerPart } from './segments/footer.ts';
+import { type CheckContext, checkEntries, checkSeals, type SealedRow } from './segment-check.ts';
+import { decodeLedgerPart, encodeLedgerPart, type LedgerPart, type Seal, type SealFacts } from './segments/footer.ts';
 import type { SegmentEnd } from './segments/log.ts';
+import { DATA_START, PAGE_BYTES, type SegmentIdentity } from './segments/format.ts';
 import { type FirstGroup, readFirstGroup, type ScanResult, scanSegment } from './segments/scan.ts';
 import {
   listSegments,
@@ -18,11 +37,18 @@ import {
   openSegment,
   readFooter,
   sealFile,
+  segmentName,
   SegmentFile,
+  type UnopenedSegment,
+  writeHeader,
 } from './segments/segment-file.ts';
+import type { SpaceWatch } from './space.ts';
+import type { Witness } from './witness.ts';
 
 /** Rows of the index that one write takes. */
 const ROWS_PER_WRITE = 2_000;
+const NOTHING: Buffer = Buffer.alloc(0);
+const ANY_LEDGER: number = Number.MAX_SAFE_INTEGER - 1;
 
 /** Where the log goes on. */
 export interface LogStart {
@@ -31,101 +57,151 @@ export interface LogStart {
   readonly highestLedgerId: number;
 }
 
+/** What a store is made of. */
+export interface StoreParts {
+  readonly environment: Environment;
+  /** Of the segments. */
+  readonly folder: string;
+  readonly index: IndexStore;
+  readonly table: LedgerTable;
+  readonly damage: DamageList;
+  readonly witness: Witness;
+  /** False: the witness was made anew, and says nothing. */
+  readonly witnessKnown: boolean;
+  readonly space: SpaceWatch;
+  readonly segmentBytes: number;
+}
+
 export class SegmentStore {
+  readonly #parts: StoreParts;
   readonly #environment: Environment;
   readonly #folder: string;
   readonly #index: IndexStore;
   readonly #table: LedgerTable;
-  readonly #space: SpaceWatch;
-  readonly #segmentBytes: number;
+  readonly #damage: DamageList;
+  readonly #witness: Witness;
   #lastId = 0;
   #chain: number | undefined = 0;
   #highestLedgerId = -1;
+  /** Lost segments of which the one behind them will say how far their ledgers went. */
+  #lost: { readonly id: number; readonly what: DamageKind; readonly bytes: number }[] = [];
+  /** Segments that were read from one end to the other already. */
+  readonly #replayed = new Set<number>();
+  #saving: Promise<void> | undefined;
+  readonly #unsaved = new Set<number>();
 
-  constructor(
-    environment: Environment,
-    folder: string,
-    index: IndexStore,
-    table: LedgerTable,
-    options: { readonly segmentBytes: number; readonly space: SpaceWatch },
-  ) {
-    this.#environment = environment;
-    this.#folder = folder;
-    this.#index = index;
-    this.#table = table;
-    this.#segmentBytes = options.segmentBytes;
-    this.#space = options.space;
+  constructor(parts: StoreParts) {
+    this.#parts = parts;
+    this.#environment = parts.environment;
+    this.#folder = parts.folder;
+    this.#index = parts.index;
+    this.#table = parts.table;
+    this.#damage = parts.damage;
+    this.#witness = parts.witness;
   }
 
-  /** Replays what has to be, seals it, and says where the log goes on. Called once, first. */
-  async open(): Promise<LogStart> {
-    const ids = await listSegments(this.#environment, this.#folder);
-    const rows = await this.#openIndex(ids);
-    const limboBefore = this.#table.limboUpTo;
-    this.#lastId = Math.max(0, ...ids, ...rows.keys());
-    const present = new Set(ids);
-    let active: SegmentFile | undefined;
-    for (let id = 1; id <= this.#lastId; id++) {
-      const row = rows.get(id);
-      if (!present.has(id)) this.#lost(id, row, 'is missing');
-      else if (row?.sealed === true) this.#passed(row.chain, row.highestLedgerId);
-      else active = await this.#openOne(id, present.has(id + 1));
+  /** Replays what has to be, seals it, looks what is damaged, and says where the log goes on. Called once, first. */
+  async open(failed: (error: unknown) => void): Promise<LogStart> {
+    const present = new Set(await listSegments(this.#environment, this.#folder));
+    const { segments: rows, damages } = await this.#openIndex(present.size);
+    for (const [segment, before] of damages) this.#damage.set(segment, before);
+    const { status } = this.#witness;
+    this.#lastId = Math.max(0, ...present, ...rows.keys(), status.lastSegment);
+    if (!this.#parts.witnessKnown && this.#lastId > 0) {
+      this.#environment.logger.warn('making the witness of the segments anew: it is missing or damaged');
     }
+    let active: SegmentFile | undefined;
     try {
-      if (this.#table.limboUpTo !== limboBefore) await this.#writeLimbo();
+      const sealed = new Map<number, SealedRow>();
+      for (const [id, row] of rows) if (row.sealed) sealed.set(id, row);
+      await this.#learnIdentities(sealed.keys());
+      for (let id = 1; id <= this.#lastId; id++) {
+        const row = sealed.get(id);
+        if (row !== undefined) this.#passed(row.chain, row.highestLedgerId);
+        else active = await this.#openOne(id, present.has(id + 1));
+      }
+      this.#settleLost(status.ledgersUpTo < 0 ? ANY_LEDGER : status.ledgersUpTo);
+      await this.#checkSealed(sealed);
+      await this.#witness.begin({ lastSegment: this.#lastId, highestLedgerId: this.#highestLedgerId }, failed);
+      active ??= await this.createNext(this.#highestLedgerId);
+      const touched = new Set([...damages.keys(), ...this.#damage.segments]);
+      if (touched.size > 0) await this.#index.write([...touched].map((segment) => this.#damageRow(segment)));
     } catch (error) {
       await active?.close();
       throw error;
     }
-    active ??= await this.createNext(this.#highestLedgerId);
+    this.#damage.log();
+    this.#damage.changed = (segment) => this.#save(segment, failed);
     return { active, chain: this.#chain ?? 0, highestLedgerId: this.#highestLedgerId };
   }
 
+  /** A witness that was made anew takes the segments as they are. */
+  async #learnIdentities(ids: Iterable<number>): Promise<void> {
+    const identities: SegmentIdentity[] = [];
+    for (const id of ids) {
+      if (this.#witness.identity(id) !== undefined) continue;
+      const opened = await this.#openSegment(id);
+      if (!('file' in opened)) continue;
+      await opened.file.close();
+      identities.push(opened.head.identity);
+    }
+    if (identities.length > 0) await this.#witness.addSegments(identities);
+  }
+
+  async #openSegment(id: number): Promise<OpenedSegment | UnopenedSegment> {
+    return await openSegment(this.#environment, this.#folder, id, this.#witness.identity(id));
+  }
+
+  /** The log has got so far. */
   #passed(chain: number | undefined, highestLedgerId: number): void {
     this.#chain = chain;
     this.#highestLedgerId = Math.max(this.#highestLedgerId, highestLedgerId);
+    this.#settleLost(highestLedgerId);
   }
 
-  async #openIndex(ids: readonly number[]): Promise<ReadonlyMap<number, SegmentRow>> {
-    const { size, segments, limboUpTo, defect } = await checkIndex(this.#index);
-    this.#table.limboUpTo = limboUpTo;
-    if (defect === undefined && (segments.size > 0 || ids.length === 0)) {
-      this.#table.ledgers = size.ledgers;
-      this.#table.entries = size.entries;
-      return segments;
+  async #openIndex(segments: number): Promise<Pick<IndexContent, 'segments' | 'damages'>> {
+    const content = await checkIndex(this.#index);
+    if (content.defect === undefined && (content.segments.size > 0 || segments === 0)) {
+      this.#table.ledgers = content.size.ledgers;
+      this.#table.entries = content.size.entries;
+      return content;
     }
-    this.#environment.logger.warn('rebuilding the index from the segments', { reason: defect ?? 'it is empty' });
+    const reason = content.defect ?? 'it is empty';
+    this.#environment.logger.warn('rebuilding the index from the segments', { reason });
     await this.#index.clear();
-    await this.#writeLimbo();
-    return new Map();
+    return { segments: new Map(), damages: new Map() };
   }
 
-  async #writeLimbo(): Promise<void> {
-    await this.#index.write([sealedRow(bookieKey(), encodeBookieRow(this.#table.limboUpTo))]);
-  }
-
-  /** Nothing of this segment can be read: whatever it held, or may have held, is unknown from now on (LP-12, LP-29). */
-  #lost(id: number, row: SegmentRow | undefined, how: string): void {
-    const upTo = row?.sealed === true ? row.highestLedgerId : Number.MAX_SAFE_INTEGER;
-    this.#environment.logger.error(`segment ${id} ${how}; its ledgers are in limbo`, { ledgersUpTo: upTo });
-    this.#table.limboUpTo = Math.max(this.#table.limboUpTo, upTo);
+  /** Nothing of this segment can be read, and nobody knows what was in it (LP-12, LP-29). */
+  #lose(id: number, what: DamageKind, bytes: number): void {
     this.#chain = undefined;
+    this.#lost.push({ id, what, bytes });
+  }
+
+  #settleLost(ledgersUpTo: number): void {
+    for (const { id, what, bytes } of this.#lost.splice(0)) {
+      this.#damage.set(id, [{ what, offset: 0, bytes, ledgers: 'unknown', ledgersUpTo }]);
+    }
   }
 
   /** Opens a segment that is not in the index as sealed. Returns it when it is the unused last one. */
   async #openOne(id: number, followed: boolean): Promise<SegmentFile | undefined> {
-    const opened = await openSegment(this.#environment, this.#folder, id);
-    if (opened === undefined) {
-      this.#lost(id, undefined, 'has no readable header');
+    const opened = await this.#openSegment(id);
+    if (!('file' in opened)) {
+      await this.#unopened(id, opened);
       return undefined;
     }
     let reused: SegmentFile | undefined;
     try {
+      this.#damage.set(id, []); // What was said of it before is found again, if it is still so.
+      const { identity, headerDamaged } = opened.head;
+      if (this.#witness.identity(id) === undefined) await this.#witness.addSegments([identity]);
+      if (headerDamaged) await writeHeader(opened.file, identity);
       if (await this.#indexFromFooter(opened)) return undefined;
       if ((await this.#replay(opened, followed)) === 'sealed') return undefined;
       await this.#writeUnsealed(id);
       reused = SegmentFile.reuse(this.#environment, opened, {
-        segmentBytes: this.#segmentBytes,
+        segmentBytes: this.#parts.segmentBytes,
         refused: this.#refused,
       });
       return reused;
@@ -134,12 +210,28 @@ export class SegmentStore {
     }
   }
 
+  async #unopened(id: number, { what, fileBytes }: UnopenedSegment): Promise<void> {
+    const { status } = this.#witness;
+    // Closed in order, the log had sealed whatever held something.
+    if (what === 'missing' && status.closed && id === this.#lastId && id > status.segment) {
+      this.#environment.logger.warn(`segment ${id}, which was empty, is missing; it is made anew`);
+      this.#lastId--;
+      return;
+    }
+    this.#lose(id, what, fileBytes);
+    await this.#writeUnsealed(id);
+  }
+
   async #indexFromFooter(opened: OpenedSegment): Promise<boolean> {
     const { id, seal } = opened;
-    const encoded = seal === undefined ? undefined : await readFooter(opened, seal);
-    if (seal === undefined || encoded === undefined) return false;
-    const parts = encoded.map((bytes) => ({ part: decodeLedgerPart(bytes), bytes }));
-    this.#table.limboUpTo = Math.max(this.#table.limboUpTo, seal.limboUpTo);
+    const footer = seal === undefined ? undefined : await readFooter(opened, seal);
+    if (seal === undefined) return false;
+    if (footer === undefined) {
+      this.#environment.logger.warn(`the footer of segment ${id} is damaged; its groups are read again`);
+      return false;
+    }
+    const parts = footer.parts.map((bytes) => ({ part: decodeLedgerPart(bytes), bytes }));
+    this.#damage.set(id, damagesAtSeal(footer.damages, seal));
     await this.#writeRows(id, parts, seal);
     for (const { part } of parts) this.#table.forget(part.ledgerId);
     this.#passed(seal.chain, seal.highestLedgerId);
@@ -147,49 +239,151 @@ export class SegmentStore {
   }
 
   async #replay(opened: OpenedSegment, followed: boolean): Promise<'unused' | 'sealed'> {
-    const { id, file, head, fileBytes, seal } = opened;
-    const next = followed ? await this.#firstGroupOf(id + 1) : undefined;
-    const committedUpTo = seal?.footerOffset ?? 0;
-    const facts = { head, fileBytes, committedUpTo, previousChain: this.#chain, next };
-    const result = await scanSegment(file, facts, ({ header, offset }) => this.#table.replay(id, header, offset));
-    this.#passed(result.chain, result.highestLedgerId);
-    this.#report(id, result);
-    for (const [ledgerId, masterKey] of result.damage.ledgers) this.#table.putIntoLimbo(id, ledgerId, masterKey);
-    this.#table.limboUpTo = Math.max(this.#table.limboUpTo, result.damage.ledgersUpTo);
+    const { id, file, head, seal } = opened;
+    const result = await this.#scan(opened, followed);
+    this.#replayed.add(id);
+    const lost = result.damages.filter((damage) => !isHarmless(damage));
+    this.#damage.set(id, lost);
+    this.#report(id, seal === undefined ? result : { ...result, torn: false });
+    // Where the end is lost, so is what it would have said of ledgers.
+    const bounds = result.chain === undefined ? lost.map(({ ledgersUpTo }) => ledgersUpTo) : [];
+    const highest = [result.highestLedgerId, ...bounds.filter((bound) => bound < ANY_LEDGER)];
+    this.#highestLedgerId = Math.max(this.#highestLedgerId, ...highest);
+    this.#chain = result.chain;
+    if (result.groups > 0) this.#settleLost(this.#highestLedgerId);
     if (result.groups === 0 && !result.torn && id === this.#lastId) return 'unused';
     const end = { footerOffset: result.end, chain: result.chain ?? 0, highestLedgerId: this.#highestLedgerId };
     await this.#sealAndIndex(id, end, onceOnly, async (parts) => {
-      await sealFile(file, head.identity, parts, { ...end, limboUpTo: this.#table.limboUpTo });
+      await sealFile(file, head.identity, parts, this.#sealFacts(id, end));
     });
     return 'sealed';
   }
 
+  async #scan({ id, source, head, fileBytes, seal }: OpenedSegment, followed: boolean): Promise<ScanResult> {
+    const { status } = this.#witness;
+    const next = followed ? await this.#firstGroupOf(id + 1) : undefined;
+    const witnessed = status.segment === id ? status.committedUpTo : 0;
+    // The first pages are durable before a segment has its name.
+    const cut = fileBytes < DATA_START && !(status.closed && id > status.segment);
+    const committedUpTo = Math.max(seal?.footerOffset ?? 0, witnessed, cut ? DATA_START + PAGE_BYTES : 0);
+    const ledgersUpTo = seal?.highestLedgerId ?? (status.ledgersUpTo < 0 ? ANY_LEDGER : status.ledgersUpTo);
+    const facts = { head, fileBytes, committedUpTo, ledgersUpTo, previousChain: this.#chain, next };
+    return await scanSegment(source, facts, {
+      record: ({ header, offset }) => this.#table.replay(id, header, offset),
+      lost: (place, header) => this.#table.replayLost(id, place, header),
+    });
+  }
+
   async #firstGroupOf(id: number): Promise<FirstGroup | undefined> {
-    const opened = await openSegment(this.#environment, this.#folder, id);
-    if (opened === undefined) return undefined;
+    const opened = await this.#openSegment(id);
+    if (!('file' in opened)) return undefined;
     try {
-      return await readFirstGroup(opened.file, opened.head.identity);
+      return await readFirstGroup(opened.source, opened.head.identity);
     } finally {
       await opened.file.close();
     }
   }
 
-  #report(id: number, { damage, torn, end, groups }: ScanResult): void {
+  #report(id: number, { torn, end, groups, damages }: ScanResult): void {
     const { logger } = this.#environment;
-    if (damage.ledgers.size > 0 || damage.ledgersUpTo >= 0) {
-      const ledgers = [...damage.ledgers.keys()].slice(0, 20);
-      logger.error(`segment ${id} is damaged; ledgers are in limbo`, { ledgers, ledgersUpTo: damage.ledgersUpTo });
+    for (const damage of damages) {
+      if (!isHarmless(damage)) continue;
+      const { offset, bytes, what } = damage;
+      const file = `${this.#folder}/${segmentName(id)}`;
+      logger.error(`${file} ${damageText(damage)}`, { file, what, offset, bytes });
     }
     if (torn) logger.warn(`segment ${id} ends in a group that was never committed; it is cut`, { end });
     if (groups > 0) logger.debug(`replayed segment ${id}`, { groups, end });
   }
 
-  /** Makes the segment behind the last one; durable and known to the index when it resolves. */
+  /** Looks at the sealed segments, closely where something is or was wrong. */
+  async #checkSealed(sealed: ReadonlyMap<number, SealedRow>): Promise<void> {
+    const context: CheckContext = {
+      environment: this.#environment,
+      folder: this.#folder,
+      witness: this.#witness,
+      index: this.#index,
+      locate: (ledgerId, entryId) => this.#table.locate(this.#table.get(ledgerId), entryId),
+    };
+    const defects = await checkSeals(context, sealed);
+    for (const id of new Set([...defects.keys(), ...this.#damage.segments])) {
+      const row = sealed.get(id) ?? this.#sealedRow(id);
+      if (row === undefined || this.#replayed.has(id)) continue;
+      const before = this.#damage.of(id);
+      const lost = await checkEntries(context, id, row, defects.get(id));
+      const unknown = before.filter(({ ledgers }) => ledgers === 'unknown');
+      this.#damage.set(id, mergedDamages([...lost, ...unknown]));
+      if (defects.has(id) && lost.length === 0) await this.#sealAnew(id, row);
+      if (before.length > 0 && this.#damage.of(id).length === 0) {
+        this.#environment.logger.info(`segment ${id}, which was damaged, is whole again`);
+      }
+    }
+  }
+
+  #sealedRow(id: number): SealedRow | undefined {
+    const key = segmentKey(id);
+    const value = this.#index.get(key);
+    const row = value === undefined ? undefined : decodeSegmentRow(openedRow(key, value));
+    return row?.sealed === true ? row : undefined;
+  }
+
+  /** Header or footer are damaged, and nothing else: both follow from what is known. */
+  async #sealAnew(id: number, row: SealedRow): Promise<void> {
+    const opened = await this.#openSegment(id);
+    if (!('file' in opened)) return;
+    try {
+      const parts: Buffer[] = [];
+      for await (const { key, value } of this.#index.rows()) {
+        const parsed = parseKey(key);
+        if (parsed?.kind === 'entries' && parsed.ids[1] === id) parts.push(openedRow(key, value));
+      }
+      const end = { footerOffset: row.end, chain: row.chain, highestLedgerId: row.highestLedgerId };
+      await writeHeader(opened.file, opened.head.identity);
+      await sealFile(opened.file, opened.head.identity, parts, this.#sealFacts(id, end));
+      this.#environment.logger.warn(`the header or footer of segment ${id} was damaged; both are written anew`);
+    } finally {
+      await opened.file.close();
+    }
+  }
+
+  #sealFacts(id: number, end: SegmentEnd): SealFacts {
+    const damages = this.#damage.of(id);
+    const limboUpTo = Math.max(-1, ...damages.map(({ ledgersUpTo }) => ledgersUpTo));
+    return { ...end, limboUpTo, damages: damages.length === 0 ? NOTHING : encodeDamages(damages) };
+  }
+
+  /** Writes down what is damaged in a segment, soon, and one at a time. Without room it is found again after a restart. */
+  #save(segment: number, failed: (error: unknown) => void): void {
+    this.#unsaved.add(segment);
+    this.#saving ??= this.#saveAll()
+      .catch((error: unknown) => {
+        if (!isDiskFull(error)) failed(error);
+      })
+      .finally(() => {
+        this.#saving = undefined;
+      });
+  }
+
+  async #saveAll(): Promise<void> {
+    while (this.#unsaved.size > 0) {
+      await Promise.resolve();
+      const segments = [...this.#unsaved];
+      this.#unsaved.clear();
+      await this.#index.write(segments.map((segment) => this.#damageRow(segment)));
+    }
+  }
+
+  #damageRow(segment: number): IndexRow {
+    return sealedRow(damageKey(segment), encodeDamages(this.#damage.of(segment)));
+  }
+
+  /** Makes the segment behind the last one; durable, and missed if it is lost, when it resolves. */
   async createNext(highestLedgerId: number): Promise<SegmentFile> {
     const id = this.#lastId + 1;
-    const options = { id, segmentBytes: this.#segmentBytes, highestLedgerId, refused: this.#refused };
+    const options = { id, segmentBytes: this.#parts.segmentBytes, highestLedgerId, refused: this.#refused };
     const segment = await SegmentFile.create(this.#environment, this.#folder, options);
     try {
+      await this.#witness.addSegments([segment.identity]);
       await this.#writeUnsealed(id);
     } catch (error) {
       await segment.close();
@@ -199,9 +393,8 @@ export class SegmentStore {
     return segment;
   }
 
-  readonly #refused = (error: unknown): void => void this.#space.refused(error);
+  readonly #refused = (error: unknown): void => void this.#parts.space.refused(error);
 
-  /** From here on the segment is missed when it is not there. */
   async #writeUnsealed(id: number): Promise<void> {
     await this.#index.write([sealedRow(segmentKey(id), encodeSegmentRow({ sealed: false }))]);
   }
@@ -209,10 +402,10 @@ export class SegmentStore {
   /** Seals a segment that the log is done with, and closes it. */
   async seal(segment: SegmentFile, end: SegmentEnd): Promise<void> {
     const { id } = segment.identity;
-    const patiently: Attempt = async (work) => await this.#space.persist(work);
+    const patiently: Attempt = async (work) => await this.#parts.space.persist(work);
     try {
       await this.#sealAndIndex(id, end, patiently, async (parts) => {
-        await patiently(async () => await segment.seal(parts, { ...end, limboUpTo: this.#table.limboUpTo }));
+        await patiently(async () => await segment.seal(parts, this.#sealFacts(id, end)));
       });
     } finally {
       await segment.close();
@@ -254,6 +447,11 @@ export class SegmentStore {
     rows.push(sealedRow(segmentKey(id), encodeSegmentRow(row)));
     await this.#index.write(rows);
   }
+
+  /** Waits for what is being written down. */
+  async close(): Promise<void> {
+    await this.#saving;
+  }
 }
 
 /** Does something that may fail for want of room. */
@@ -268,7 +466,8 @@ interface EncodedPart {
   readonly bytes: Buffer;
 }
 
-/** The error for a segment that cannot be read from any more. */
-export function segmentUnknown(id: number, cause?: unknown): MagnetarError {
-  return new MagnetarError('ENTRY_UNKNOWN', `segment ${id} of the bookie cannot be read`, { cause });
+function damagesAtSeal(encoded: Buffer | undefined, { limboUpTo, footerOffset }: Seal): readonly SegmentDamage[] {
+  if (encoded !== undefined) return decodeDamages(encoded);
+  if (limboUpTo < 0) return [];
+  return [{ what: 'damaged', offset: 0, bytes: footerOffset, ledgers: 'unknown', ledgersUpTo: limboUpTo }];
 }

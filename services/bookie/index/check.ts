@@ -1,13 +1,6 @@
 import { NO_ENTRY } from '../../lib/ids.ts';
-import {
-  bookieKey,
-  decodeBookieRow,
-  decodeLedgerRow,
-  decodeSegmentRow,
-  openedRow,
-  parseKey,
-  type SegmentRow,
-} from './rows.ts';
+import { decodeDamages, type SegmentDamage } from '../damage.ts';
+import { decodeLedgerRow, decodeSegmentRow, openedRow, parseKey, type SegmentRow } from './rows.ts';
 import type { IndexRow, IndexStore } from './store.ts';
 
 /** How much an index knows of. */
@@ -19,11 +12,12 @@ interface IndexSize {
 
 const EMPTY: IndexSize = { ledgers: 0, entries: 0 };
 
-/** What a whole index says of segments and bookie. */
+/** What a whole index says of segments. */
 export interface IndexContent {
   readonly size: IndexSize;
   readonly segments: ReadonlyMap<number, SegmentRow>;
-  readonly limboUpTo: number;
+  /** Per segment. */
+  readonly damages: ReadonlyMap<number, readonly SegmentDamage[]>;
   /** What is wrong with it; undefined: nothing. */
   readonly defect: string | undefined;
 }
@@ -38,7 +32,7 @@ class Check {
   readonly #counts = new Map<number, Counts>();
   #ledgers = 0;
   #entries = 0;
-  #limboUpTo = -1;
+  readonly #damages = new Map<number, readonly SegmentDamage[]>();
   #defect: string | undefined;
 
   take({ key, value: sealed }: IndexRow): void {
@@ -46,7 +40,7 @@ class Check {
       const parsed = parseKey(key);
       const value = openedRow(key, sealed);
       const [first = 0, second = 0] = parsed?.ids ?? [];
-      if (parsed?.kind === 'bookie') this.#limboUpTo = decodeBookieRow(value);
+      if (parsed?.kind === 'damage') this.#damages.set(first, decodeDamages(value));
       else if (parsed?.kind === 'segment') this.segments.set(first, decodeSegmentRow(value));
       else if (parsed?.kind === 'entries') this.#count(second).entries++;
       else if (parsed?.kind === 'ledger') {
@@ -75,7 +69,7 @@ class Check {
       }
     }
     const size = { ledgers: this.#ledgers, entries: this.#entries };
-    return { size, segments: this.segments, limboUpTo: this.#limboUpTo, defect: this.#defect };
+    return { size, segments: this.segments, damages: this.#damages, defect: this.#defect };
   }
 }
 
@@ -86,16 +80,7 @@ export async function checkIndex(index: IndexStore): Promise<IndexContent> {
     for await (const row of index.rows()) check.take(row);
   } catch (error) {
     const defect = `it cannot be read: ${error instanceof Error ? error.message : String(error)}`;
-    return { size: EMPTY, segments: new Map(), limboUpTo: readLimbo(index), defect };
+    return { size: EMPTY, segments: new Map(), damages: new Map(), defect };
   }
   return check.result();
-}
-
-function readLimbo(index: IndexStore): number {
-  try {
-    const sealed = index.get(bookieKey());
-    return sealed === undefined ? -1 : decodeBookieRow(openedRow(bookieKey(), sealed));
-  } catch {
-    return -1;
-  }
 }

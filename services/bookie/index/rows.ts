@@ -2,12 +2,12 @@
  * Keys and values of the index. Keys are of fixed width per kind and sort by ledger, then segment. Every value ends with
  * the CRC32C of key and value, because `level` may lose or mix up rows without saying so.
  *
- *   'B'                                       the bookie: i64 ledgers up to this id are in limbo; -1: none
+ *   'D' u64 segment (BE)                      what is damaged in a segment, see `../damage.ts`; empty: nothing any more
  *   'E' u64 ledger (BE) u64 segment (BE)      a ledger's part of a sealed segment, as in its footer
  *   'L' u64 ledger (BE)                       a ledger, from all sealed segments: see below
  *   'S' u64 segment (BE)                      a segment: u8 1 sealed, 0 not yet; then, when sealed: u32 ledgers, i64 end of the
  *                                             groups, u32 chain value, i64 highest ledger id
- *   value of 'L', as varints: 16 B master key; flags (1 fenced, 2 in limbo); lac +1; last entry id +1; count of segments;
+ *   value of 'L', as varints: 16 B master key; flags (1 fenced, 4 the master key is lost); lac +1; last entry id +1; count of segments;
  *   per segment: id; first entry id +1; last entry id +1 (0 and 0: a fence alone)
  */
 import { ProtoReader, ProtoWriter } from '../../lib/bytes.ts';
@@ -18,12 +18,13 @@ import { MASTER_KEY_BYTES, readInt64, writeInt64 } from '../segments/format.ts';
 import type { IndexRow } from './store.ts';
 
 /** What a row is about. */
-export type RowKind = 'bookie' | 'entries' | 'ledger' | 'segment';
+export type RowKind = 'damage' | 'entries' | 'ledger' | 'segment';
 
-const LETTERS: Readonly<Record<RowKind, number>> = { bookie: 0x42, entries: 0x45, ledger: 0x4c, segment: 0x53 };
+const LETTERS: Readonly<Record<RowKind, number>> = { damage: 0x44, entries: 0x45, ledger: 0x4c, segment: 0x53 };
 const CRC_BYTES = 4;
 const FENCED_FLAG = 1;
-const LIMBO_FLAG = 2;
+const KEY_LOST_FLAG = 4;
+const NO_KEY: Buffer = Buffer.alloc(MASTER_KEY_BYTES);
 
 function rowKey(kind: RowKind, ...ids: readonly number[]): Buffer {
   const key = Buffer.allocUnsafe(1 + 8 * ids.length);
@@ -32,7 +33,7 @@ function rowKey(kind: RowKind, ...ids: readonly number[]): Buffer {
   return key;
 }
 
-export const bookieKey = (): Buffer => rowKey('bookie');
+export const damageKey = (segment: number): Buffer => rowKey('damage', segment);
 export const entriesKey = (ledgerId: LedgerId, segment: number): Buffer => rowKey('entries', ledgerId, segment);
 export const ledgerKey = (ledgerId: LedgerId): Buffer => rowKey('ledger', ledgerId);
 export const segmentKey = (segment: number): Buffer => rowKey('segment', segment);
@@ -71,9 +72,9 @@ export interface LedgerSegment {
 
 /** What all sealed segments together say of a ledger. */
 export interface LedgerRow {
-  readonly masterKey: Buffer;
+  /** Undefined: it was in records that are lost. */
+  readonly masterKey: Buffer | undefined;
   readonly fenced: boolean;
-  readonly limbo: boolean;
   readonly lac: EntryId;
   readonly lastEntryId: EntryId;
   /** In rising order of segments. */
@@ -82,8 +83,8 @@ export interface LedgerRow {
 
 export function encodeLedgerRow(row: LedgerRow): Buffer {
   const writer = new ProtoWriter(48 + row.segments.length * 12);
-  writer.raw(row.masterKey);
-  writer.rawVarint((row.fenced ? FENCED_FLAG : 0) | (row.limbo ? LIMBO_FLAG : 0));
+  writer.raw(row.masterKey ?? NO_KEY);
+  writer.rawVarint((row.fenced ? FENCED_FLAG : 0) | (row.masterKey === undefined ? KEY_LOST_FLAG : 0));
   writer.rawVarint(row.lac + 1);
   writer.rawVarint(row.lastEntryId + 1);
   writer.rawVarint(row.segments.length);
@@ -106,9 +107,8 @@ export function decodeLedgerRow(value: Buffer): LedgerRow {
     segments.push({ segment, first: (reader.rawVarint() - 1) as EntryId, last: (reader.rawVarint() - 1) as EntryId });
   }
   return {
-    masterKey: Buffer.from(value.subarray(0, MASTER_KEY_BYTES)),
+    masterKey: (flags & KEY_LOST_FLAG) === 0 ? Buffer.from(value.subarray(0, MASTER_KEY_BYTES)) : undefined,
     fenced: (flags & FENCED_FLAG) !== 0,
-    limbo: (flags & LIMBO_FLAG) !== 0,
     lac: lac as EntryId,
     lastEntryId: lastEntryId as EntryId,
     segments,
@@ -146,14 +146,4 @@ export function decodeSegmentRow(value: Buffer): SegmentRow {
     chain: value.readUInt32LE(13),
     highestLedgerId: readInt64(value, 17),
   };
-}
-
-export function encodeBookieRow(limboUpTo: number): Buffer {
-  const value = Buffer.alloc(8);
-  writeInt64(value, limboUpTo, 0);
-  return value;
-}
-
-export function decodeBookieRow(value: Buffer): number {
-  return value.length === 8 ? readInt64(value, 0) : -1;
 }

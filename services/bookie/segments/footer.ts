@@ -16,15 +16,17 @@ export const SEAL_BYTES = 64;
 const SEAL_MAGIC = 0x444e454d;
 const SEAL_CRC_AT = 60;
 const FENCED_FLAG = 1;
-const LIMBO_FLAG = 2;
+const KEY_LOST_FLAG = 4;
+
+const NO_KEY: Buffer = Buffer.alloc(MASTER_KEY_BYTES);
 
 /** What one segment holds of one ledger. */
 export interface LedgerPart {
   readonly ledgerId: LedgerId;
-  readonly masterKey: Buffer;
+  /** Undefined: it was in records that are lost. */
+  readonly masterKey: Buffer | undefined;
   /** As of the sealing. */
   readonly fenced: boolean;
-  readonly limbo: boolean;
   /** Highest of the entries in this segment, or beyond. */
   readonly lac: EntryId;
   readonly lastEntryId: EntryId;
@@ -36,8 +38,8 @@ export function encodeLedgerPart(part: LedgerPart): Buffer {
   const { entries } = part;
   const writer = new ProtoWriter(64 + entries.count * 5);
   writer.rawVarint(part.ledgerId);
-  writer.raw(part.masterKey);
-  writer.rawVarint((part.fenced ? FENCED_FLAG : 0) | (part.limbo ? LIMBO_FLAG : 0));
+  writer.raw(part.masterKey ?? NO_KEY);
+  writer.rawVarint((part.fenced ? FENCED_FLAG : 0) | (part.masterKey === undefined ? KEY_LOST_FLAG : 0));
   writer.rawVarint(part.lac + 1);
   writer.rawVarint(part.lastEntryId + 1);
   writer.rawVarint(entries.count);
@@ -79,9 +81,8 @@ export function decodeLedgerPart(bytes: Buffer): LedgerPart {
   }
   return {
     ledgerId,
-    masterKey,
+    masterKey: (flags & KEY_LOST_FLAG) === 0 ? masterKey : undefined,
     fenced: (flags & FENCED_FLAG) !== 0,
-    limbo: (flags & LIMBO_FLAG) !== 0,
     lac,
     lastEntryId,
     entries,
@@ -99,15 +100,21 @@ export interface Seal {
   readonly footerCrc: number;
 }
 
+/** What a seal says beside what follows from the footer. */
+export interface SealFacts extends Pick<Seal, 'footerOffset' | 'chain' | 'highestLedgerId' | 'limboUpTo'> {
+  /** The encoded damages that the segment had when it was sealed; empty: none. */
+  readonly damages: Buffer;
+}
+
 /** The footer of encoded parts (in order of ledger ids), and the seal, in pieces to be written one after another. */
 export function encodeFooter(
   identity: SegmentIdentity,
   parts: readonly Buffer[],
-  facts: Pick<Seal, 'footerOffset' | 'chain' | 'highestLedgerId' | 'limboUpTo'>,
+  facts: SealFacts,
 ): { readonly buffers: Buffer[]; readonly bytes: number } {
   const buffers: Buffer[] = [];
   let [footerBytes, footerCrc] = [0, 0];
-  for (const part of parts) {
+  for (const part of facts.damages.length === 0 ? parts : [...parts, facts.damages]) {
     const length = Buffer.allocUnsafe(4);
     length.writeUInt32LE(part.length);
     footerCrc = crc32c(part, crc32c(length, footerCrc));
@@ -146,8 +153,15 @@ export function decodeSeal(bytes: Buffer, fileBytes: number, identity: SegmentId
   };
 }
 
-/** The encoded parts of a footer. Undefined when it is damaged. */
-export function splitFooter(footer: Buffer, seal: Seal): Buffer[] | undefined {
+/** What a footer holds, encoded. */
+export interface Footer {
+  readonly parts: readonly Buffer[];
+  /** Undefined: the segment had none when it was sealed. */
+  readonly damages: Buffer | undefined;
+}
+
+/** Takes a footer apart. Undefined when it is damaged. */
+export function splitFooter(footer: Buffer, seal: Seal): Footer | undefined {
   if (footer.length !== seal.footerBytes || crc32c(footer) !== seal.footerCrc) return undefined;
   const parts: Buffer[] = [];
   for (let at = 0; at + 4 <= footer.length; ) {
@@ -155,5 +169,6 @@ export function splitFooter(footer: Buffer, seal: Seal): Buffer[] | undefined {
     parts.push(footer.subarray(at + 4, at + 4 + length));
     at += 4 + length;
   }
-  return parts.length === seal.ledgers ? parts : undefined;
+  if (parts.length !== seal.ledgers && parts.length !== seal.ledgers + 1) return undefined;
+  return { parts: parts.slice(0, seal.ledgers), damages: parts[seal.ledgers] };
 }

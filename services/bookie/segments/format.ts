@@ -21,6 +21,8 @@
  *   48  i64  0                | highest ledger id that the log has seen, all segments; -1: none
  *   56  u32  0                | chain value behind the last group below "committed up to"
  *   60  u32  CRC of bytes 0 to 59
+ *   64  u32  0                | length of the directory (see `directory.ts`) of that group; 0: none, it would not fit into the page
+ *   68       0                | the directory
  *
  * Group header. Its CRC is the chain value of the group. One group is written and synced at a time: so whatever is followed
  * by a good header, or lies below the "committed up to" of one or of a mark, had been synced.
@@ -33,7 +35,7 @@
  *   36  u32  how many records
  *   40  u32  chain value of the group before, also across segments; 0 in the very first
  *   44  u32  CRC of the record headers, one after another
- *   48  u32  0
+ *   48  u32  length of the directory of the group before, which follows the records; 0: none (the first group of a segment)
  *   52  u32  salted CRC of bytes 0 to 51
  *
  * Record: header, payload, zeros up to a multiple of 8. An entry's digest (LP-3) covers its numbers and its payload.
@@ -54,9 +56,10 @@
  *
  * Footer: one part per ledger, in order of ledger ids: u32 length, then that many bytes (integers as base-128 varints, as in
  * protobuf; "+1" and "zigzag" as said):
- *   ledger id; 16 B master key; flags (1 fenced, 2 in limbo); lac +1; last entry id +1; count of entries; then per entry, in
- *   order of ids: id (the first one absolute, then the difference to the one before, less one); offset / 8 as zigzag
+ *   ledger id; 16 B master key; flags (1 fenced, 4 the master key is lost); lac +1; last entry id +1; count of entries; then per
+ *   entry, in order of ids: id (the first one absolute, then the difference to the one before, less one); offset / 8 as zigzag
  *   difference to where the record of the entry before ended; length of the payload.
+ * Behind the ledgers, where records had been lost before the segment was sealed, one more part: what was (see `../damage.ts`).
  * The last 64 bytes of a sealed file, its seal:
  *   0   u32  magic "MEND"
  *   4   u32  format version
@@ -66,7 +69,7 @@
  *   32  u32  how many ledgers
  *   36  u32  chain value behind the last group
  *   40  i64  highest ledger id that the log has seen
- *   48  i64  ledgers up to this id are in limbo; -1: none
+ *   48  i64  ledgers up to this id may have lost records in this segment, nobody can say which; -1: none
  *   56  u32  CRC of the footer
  *   60  u32  salted CRC of bytes 0 to 59
  */
@@ -90,6 +93,7 @@ const GROUP_MAGIC = 0x5052474d;
 export const RECORD_MAGIC = 0x4345524d;
 const TWO_32 = 4_294_967_296;
 const HEADER_CRC_AT = 60;
+const MARK_DIRECTORY_AT = 68;
 const GROUP_CRC_AT = 52;
 const RECORD_CRC_AT = 76;
 const RECOVERY_FLAG = 1;
@@ -136,9 +140,11 @@ export interface CommitMark {
   readonly committedUpTo: number;
   readonly highestLedgerId: number;
   readonly chain: number;
+  /** The encoded directory of the last group; empty: none. One that does not fit into the page is left out. */
+  readonly directory: Buffer;
 }
 
-function encodeIdentity(magic: number, identity: SegmentIdentity, mark: CommitMark): Buffer {
+function encodeIdentity(magic: number, identity: SegmentIdentity, mark: Omit<CommitMark, 'directory'>): Buffer {
   const bytes = Buffer.alloc(HEADER_BYTES);
   bytes.writeUInt32LE(magic, 0);
   bytes.writeUInt32LE(FORMAT_VERSION, 4);
@@ -158,9 +164,12 @@ export function encodeSegmentHeader(identity: SegmentIdentity): Buffer {
   return encodeIdentity(SEGMENT_MAGIC, identity, { sequence: 0, committedUpTo: 0, highestLedgerId: 0, chain: 0 });
 }
 
-/** 64 bytes for the start of page 1 or 2. */
+/** What goes to the start of page 1 or 2. */
 export function encodeCommitMark(identity: SegmentIdentity, mark: CommitMark): Buffer {
-  return encodeIdentity(MARK_MAGIC, identity, mark);
+  const length = Buffer.alloc(4);
+  const fits = MARK_DIRECTORY_AT + mark.directory.length <= PAGE_BYTES;
+  if (fits) length.writeUInt32LE(mark.directory.length);
+  return Buffer.concat([encodeIdentity(MARK_MAGIC, identity, mark), length, fits ? mark.directory : Buffer.alloc(0)]);
 }
 
 /** Where the mark with this sequence goes. */
@@ -172,7 +181,9 @@ export function commitMarkOffset(sequence: number): number {
 export interface SegmentHead {
   readonly identity: SegmentIdentity;
   readonly mark: CommitMark | undefined;
-  /** True when the header or a mark is unreadable. A mark that was being written may be. */
+  /** What either mark says of the group that was the last one then, encoded. */
+  readonly directories: readonly Buffer[];
+  /** The first page is unreadable. The marks repeat it. */
   readonly headerDamaged: boolean;
 }
 
@@ -191,7 +202,13 @@ function decodeMark(bytes: Buffer): CommitMark | undefined {
     committedUpTo: readInt64(bytes, 40),
     highestLedgerId: readInt64(bytes, 48),
     chain: bytes.readUInt32LE(56),
+    directory: markDirectory(bytes),
   };
+}
+
+function markDirectory(page: Buffer): Buffer {
+  const length = page.length < MARK_DIRECTORY_AT ? 0 : page.readUInt32LE(HEADER_BYTES);
+  return Buffer.from(page.subarray(MARK_DIRECTORY_AT, MARK_DIRECTORY_AT + length));
 }
 
 /** Decodes the first three pages. Undefined when none of them says what the segment is; `version` then helps to say why. */
@@ -206,7 +223,8 @@ export function decodeSegmentHead(pages: Buffer): SegmentHead | { readonly versi
   const identity = segmentIdentity(id, readable.readUInt32LE(16), Buffer.from(readable.subarray(20, 20 + SALT_BYTES)));
   const marks = [decodeMark(first), decodeMark(second)].filter((mark) => mark !== undefined);
   const mark = marks.toSorted((a, b) => b.sequence - a.sequence)[0];
-  return { identity, mark, headerDamaged: readable !== header };
+  const directories = marks.map(({ directory }) => directory);
+  return { identity, mark, directories, headerDamaged: readable !== header };
 }
 
 /** The header of a commit group. */
@@ -218,6 +236,8 @@ export interface GroupHeader {
   readonly records: number;
   readonly previousChain: number;
   readonly recordsCrc: number;
+  /** Of what it says of the group before; behind the records. */
+  readonly directoryBytes: number;
   /** Its own CRC. */
   readonly chain: number;
   /** Where the next group begins. */
@@ -239,7 +259,7 @@ export function encodeGroupHeader(
   into.writeUInt32LE(group.records, 36);
   into.writeUInt32LE(group.previousChain, 40);
   into.writeUInt32LE(group.recordsCrc, 44);
-  into.writeUInt32LE(0, 48);
+  into.writeUInt32LE(group.directoryBytes, 48);
   const chain = crc32c(into.subarray(0, GROUP_CRC_AT), identity.seed);
   into.writeUInt32LE(chain, GROUP_CRC_AT);
   return chain;
@@ -256,7 +276,7 @@ export function decodeGroupHeader(
   const chain = crc32c(bytes.subarray(at, at + GROUP_CRC_AT), identity.seed);
   if (bytes.readUInt32LE(at + GROUP_CRC_AT) !== chain) return undefined;
   if (bytes.readUInt32LE(at + 4) !== identity.generation || readInt64(bytes, at + 8) !== offset) return undefined;
-  const bodyBytes = bytes.readUInt32LE(at + 32);
+  const [bodyBytes, directoryBytes] = [bytes.readUInt32LE(at + 32), bytes.readUInt32LE(at + 48)];
   return {
     offset,
     committedUpTo: readInt64(bytes, at + 16),
@@ -265,8 +285,9 @@ export function decodeGroupHeader(
     records: bytes.readUInt32LE(at + 36),
     previousChain: bytes.readUInt32LE(at + 40),
     recordsCrc: bytes.readUInt32LE(at + 44),
+    directoryBytes,
     chain,
-    end: offset + wholePages(GROUP_HEADER_BYTES + bodyBytes),
+    end: offset + wholePages(GROUP_HEADER_BYTES + bodyBytes + directoryBytes),
   };
 }
 

@@ -29,6 +29,8 @@ export interface GroupPlace {
   readonly committedUpTo: number;
   readonly highestLedgerId: number;
   readonly previousChain: number;
+  /** Of the group before in this segment; empty: there is none. */
+  readonly directory: Buffer;
 }
 
 /** A group, ready to be written. */
@@ -49,7 +51,8 @@ export function groupBytes(recordsBytes: number): number {
 
 /** Encodes a commit group. */
 export function encodeGroup(place: GroupPlace, records: readonly GroupRecord[]): EncodedGroup {
-  let [ownBytes, bodyBytes] = [GROUP_HEADER_BYTES, 0];
+  const { directory } = place;
+  let [ownBytes, bodyBytes] = [GROUP_HEADER_BYTES + directory.length, 0];
   for (const { payloadBytes } of records) {
     const size = recordBytes(payloadBytes);
     bodyBytes += size;
@@ -78,10 +81,12 @@ export function encodeGroup(place: GroupPlace, records: readonly GroupRecord[]):
     }
     offset += size;
   }
-  const padding = wholePages(GROUP_HEADER_BYTES + bodyBytes) - GROUP_HEADER_BYTES - bodyBytes;
+  at += directory.copy(own, at);
+  const length = GROUP_HEADER_BYTES + bodyBytes + directory.length;
+  const padding = wholePages(length) - length;
   if (at > pieceStart) buffers.push(own.subarray(pieceStart, at));
   if (padding > 0) buffers.push(ZEROS.subarray(0, padding));
-  const { identity, ...header } = place;
-  const chain = encodeGroupHeader(own, identity, { ...header, bodyBytes, records: records.length, recordsCrc });
-  return { buffers, bytes: GROUP_HEADER_BYTES + bodyBytes + padding, chain, offsets };
+  const header = { ...place, bodyBytes, records: records.length, recordsCrc, directoryBytes: directory.length };
+  const chain = encodeGroupHeader(own, place.identity, header);
+  return { buffers, bytes: length + padding, chain, offsets };
 }

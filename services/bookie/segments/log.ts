@@ -7,6 +7,7 @@ import type { Timer } from '../../runtime/clock.ts';
 import { isDiskFull } from '../../runtime/disk.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { DATA_START } from './format.ts';
+import { encodeDirectory } from './directory.ts';
 import { encodeGroup, type GroupRecord } from './group.ts';
 import { type GroupLimits, planGroup } from './policy.ts';
 import type { SegmentFile } from './segment-file.ts';
@@ -61,7 +62,14 @@ export interface LogHost<Entry extends LogRecord> {
   stored(records: number, bytes: number, syncMs: number): void;
   /** Seals a full segment and hands it to the index. */
   seal(segment: SegmentFile, end: SegmentEnd): Promise<void>;
+  /** True when ledgers up to this id may be stored; `allow` makes it so, durably. */
+  allows(ledgerId: number): boolean;
+  allow(ledgerId: number): Promise<void>;
+  /** A segment has been synced up to an offset. */
+  synced(segment: number, upTo: number): void;
 }
+
+const NO_DIRECTORY: Buffer = Buffer.alloc(0);
 
 export class Log<Entry extends LogRecord> {
   readonly #environment: Environment;
@@ -71,6 +79,8 @@ export class Log<Entry extends LogRecord> {
   #at = DATA_START;
   #markedUpTo = DATA_START;
   #chain: number;
+  /** What the next group, or the mark, says of the last one of the active segment. */
+  #directory: Buffer = NO_DIRECTORY;
   #highestLedgerId: number;
   #queue: Entry[] = [];
   #inFlight: Entry[] = [];
@@ -129,12 +139,13 @@ export class Log<Entry extends LogRecord> {
         const { full } = this.#host.room;
         if (full !== undefined && this.#refuseOrdinary(full) === 0) break;
         const room = this.#options.segmentBytes - this.#at;
-        const { take, roll } = planGroup(this.#queue, this.#options.group, { room, empty: this.#at === DATA_START });
+        const segment = { room, directoryBytes: this.#directory.length, empty: this.#at === DATA_START };
+        const { take, roll } = planGroup(this.#queue, this.#options.group, segment);
         if (roll) await this.#roll();
         else await this.#commit(this.#take(take));
       }
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
     this.#becameIdle();
   }
@@ -158,12 +169,14 @@ export class Log<Entry extends LogRecord> {
         committedUpTo: offset,
         highestLedgerId: this.#highestLedgerId,
         previousChain: this.#chain,
+        directory: this.#directory,
       },
       records,
     );
     const end = offset + group.bytes;
     if (!segment.fill.covers(end)) await segment.fill.yieldTo(end);
     try {
+      if (!this.#host.allows(this.#highestLedgerId)) await this.#host.allow(this.#highestLedgerId);
       await segment.file.write(group.buffers, offset);
     } catch (error) {
       if (!isDiskFull(error)) throw error;
@@ -175,7 +188,9 @@ export class Log<Entry extends LogRecord> {
     await segment.file.sync();
     if (this.#failure !== undefined) throw this.#failure; // Sealing failed meanwhile: these records have been settled.
     this.#at = end;
+    this.#host.synced(segment.identity.id, end);
     this.#chain = group.chain;
+    this.#directory = encodeDirectory(segment.identity, offset, records);
     this.#inFlight = [];
     for (const [at, record] of records.entries()) {
       this.#host.index(segment.identity.id, record, group.offsets[at] ?? 0);
@@ -264,6 +279,7 @@ export class Log<Entry extends LogRecord> {
     });
     this.#next = undefined;
     this.#active = next;
+    this.#directory = NO_DIRECTORY;
     this.#at = DATA_START;
     this.#markedUpTo = DATA_START;
   }
@@ -278,7 +294,7 @@ export class Log<Entry extends LogRecord> {
       await this.#host.seal(segment, end);
     } catch (error) {
       if (isDiskFull(error)) this.#environment.logger.warn('no room to seal a segment', { error });
-      else this.#fail(error);
+      else this.fail(error);
     }
   }
 
@@ -313,18 +329,19 @@ export class Log<Entry extends LogRecord> {
         committedUpTo: this.#at,
         highestLedgerId: this.#highestLedgerId,
         chain: this.#chain,
+        directory: this.#directory,
       });
       this.#markedUpTo = this.#at;
     } catch (error) {
       if (isDiskFull(error)) this.#host.room.refused(error);
-      else this.#fail(error);
+      else this.fail(error);
     }
     this.#becameIdle();
     this.#start();
   }
 
   /** The state of the file is unknown now: acknowledges nothing more, ever. */
-  #fail(error: unknown): void {
+  fail(error: unknown): void {
     if (this.#failure !== undefined) return;
     const cause = error instanceof Error ? error : new Error(String(error));
     this.#failure = new MagnetarError('STORE_FAILED', `the bookie's log failed: ${cause.message}`, { cause });

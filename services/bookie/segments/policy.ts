@@ -18,19 +18,21 @@ export interface GroupPlan {
 
 /**
  * The group-commit policy: no waiting for company (while a group is in flight, the next one collects), as many as the limits
- * and the space left in the segment allow. `room`: bytes up to the segment's end; `empty`: the segment holds no group yet,
+ * and the space left in the segment allow. `room`: bytes up to the segment's end; `directoryBytes`: what the group
+ * says of the one before; `empty`: the segment holds no group yet,
  * and takes a record of any size.
  */
 export function planGroup(
   waiting: readonly { readonly payloadBytes: number }[],
   limits: GroupLimits,
-  segment: { readonly room: number; readonly empty: boolean },
+  segment: { readonly room: number; readonly directoryBytes: number; readonly empty: boolean },
 ): GroupPlan {
   let [take, bytes] = [0, 0];
   for (const { payloadBytes } of waiting) {
     const next = bytes + recordBytes(payloadBytes);
     if (take > 0 && (take >= limits.records || next > limits.bytes)) break;
-    if (groupBytes(next) > segment.room && !(segment.empty && take === 0)) return { take, roll: take === 0 };
+    if (groupBytes(next + segment.directoryBytes) > segment.room && !(segment.empty && take === 0))
+      return { take, roll: take === 0 };
     bytes = next;
     take++;
   }

@@ -1,7 +1,15 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { BuiltSegment, counted, scanBytes, type Scanned, testRecord } from '../testing/built-segment.ts';
-import { DATA_START, decodeSegmentHead, GROUP_HEADER_BYTES, PAGE_BYTES, type SegmentHead } from './format.ts';
+import { BuiltSegment, scanBytes, type Scanned, testRecord, unknownUpTo } from '../testing/built-segment.ts';
+import {
+  type CommitMark,
+  DATA_START,
+  decodeSegmentHead,
+  GROUP_HEADER_BYTES,
+  PAGE_BYTES,
+  recordBytes,
+  type SegmentHead,
+} from './format.ts';
 
 function headOf(file: Buffer): SegmentHead {
   const head = decodeSegmentHead(file.subarray(0, DATA_START));
@@ -11,6 +19,11 @@ function headOf(file: Buffer): SegmentHead {
 
 function names(segment: BuiltSegment): string[] {
   return segment.records.map(({ record }) => `${record.ledgerId}/${record.entryId}`);
+}
+
+/** A mark that says nothing of what was in the last group. */
+function markAt(committedUpTo: number, highestLedgerId: number): CommitMark {
+  return { sequence: 9, committedUpTo, highestLedgerId, chain: 0, directory: Buffer.alloc(0) };
 }
 
 /** What a flipped bit of a segment does to a scan of it. */
@@ -39,7 +52,7 @@ describe('an intact segment', () => {
       highestLedgerId: 4,
     });
     expect(scanned.found).toEqual(names(segment));
-    expect(scanned.damage).toEqual({ ledgers: new Map(), ledgersUpTo: -1 });
+    expect(scanned.damages).toEqual([]);
   });
 
   test('without a group is unused', async () => {
@@ -62,7 +75,7 @@ describe('a torn tail', () => {
       const overwritten = await scanBytes(Buffer.concat([whole.subarray(0, last + length), zeros]), head);
       const appended = await scanBytes(whole.subarray(0, last + length), head);
       for (const scanned of [overwritten, appended]) {
-        expect(scanned.damage, `${length} bytes`).toEqual({ ledgers: new Map(), ledgersUpTo: -1 });
+        expect(scanned.damages, `${length} bytes`).toEqual([]);
         // Only the zeros at its end may be missing from a group that counts.
         const complete = scanned.found.length > kept.length;
         expect(scanned.found).toEqual(complete ? names(segment) : kept);
@@ -78,77 +91,129 @@ describe('a torn tail', () => {
         const file = Buffer.from(whole);
         for (const [at, there] of written.entries()) if (!there) file.fill(0, last + at * 512, last + (at + 1) * 512);
         const scanned = await scanBytes(file, head);
-        expect(scanned.damage).toEqual({ ledgers: new Map(), ledgersUpTo: -1 });
+        expect(scanned.damages).toEqual([]);
         expect([kept, names(segment)]).toContainEqual(scanned.found);
       }),
     );
   });
 });
 
+/** The n-th record's place as a damage that cost `names`. */
+function damageOf(segment: BuiltSegment, nth: number): object {
+  const { record, offset } = segment.records[nth] ?? {};
+  if (record === undefined) throw new Error(`there is no record ${nth}`);
+  const { ledgerId, entryId } = record;
+  const ledgers = entryId === -1 ? [] : [{ ledgerId, firstEntryId: entryId, lastEntryId: entryId }];
+  return { what: 'damaged', offset, bytes: recordBytes(record.payloadBytes), ledgers, ledgersUpTo: -1 };
+}
+
 describe('damage', () => {
-  test('any flipped bit of a group that is marked, or followed, is detected: what is lost is counted', async () => {
+  test('any flipped bit of a group that is marked, or followed, is detected: what is lost is named', async () => {
     const segment = threeGroups().mark();
-    const bits = fc.integer({ min: 0, max: segment.end * 8 - 1 });
+    const bits = fc.integer({ min: DATA_START * 8, max: segment.end * 8 - 1 });
     await fc.assert(
       fc.asyncProperty(bits, async (bit) => {
         const scanned = await flipped(segment, bit);
         expect(scanned.end).toBe(segment.end);
-        for (const { record } of segment.records) {
-          const found = scanned.found.includes(`${record.ledgerId}/${record.entryId}`);
-          expect(found || counted(scanned, record.ledgerId)).toBe(true);
+        expect(unknownUpTo(scanned)).toBe(-1);
+        expect([...scanned.found, ...scanned.lost].toSorted()).toEqual(names(segment).toSorted());
+        for (const { offset, bytes } of scanned.damages) {
+          expect(bit >> 3).toBeGreaterThanOrEqual(offset);
+          expect(bit >> 3).toBeLessThan(offset + bytes);
         }
+        expect(scanned.damages.length).toBeLessThanOrEqual(1);
       }),
       { numRuns: 2_000 },
     );
   });
 
-  test('of a payload costs its own ledger alone', async () => {
-    const segment = threeGroups();
-    const { offset } = segment.records[1] ?? { offset: 0 };
-    const scanned = await flipped(segment, (offset + 200) * 8);
-    expect(scanned.found).toEqual(names(segment).filter((name) => name !== '2/0'));
-    expect([...scanned.damage.ledgers]).toEqual([[2, Buffer.alloc(16, 2)]]);
-    expect(scanned.damage.ledgersUpTo).toBe(-1);
+  test('of any page costs what is in it, and is named by the group behind or by the mark', async () => {
+    const segment = threeGroups().mark();
+    for (let at = DATA_START; at < segment.end; at += PAGE_BYTES) {
+      const scanned = await scanBytes(segment.file().fill(0, at, at + PAGE_BYTES), headOf(segment.file()));
+      expect([at, unknownUpTo(scanned)]).toEqual([at, -1]);
+      expect([...scanned.found, ...scanned.lost].toSorted()).toEqual(names(segment).toSorted());
+      expect(scanned.lost.length).toBeLessThanOrEqual(2);
+    }
   });
 
-  test('of a group header keeps the good records, and puts all ledgers so far in doubt', async () => {
+  test('of a payload costs this entry', async () => {
     const segment = threeGroups();
-    const scanned = await flipped(segment, ((segment.bounds[1] ?? 0) + 9) * 8);
-    expect(scanned.found).toEqual(names(segment));
-    expect(scanned.damage.ledgersUpTo).toBe(4);
+    const scanned = await flipped(segment, ((segment.records[1]?.offset ?? 0) + 200) * 8);
+    expect(scanned).toMatchObject({ found: names(segment).filter((name) => name !== '2/0'), lost: ['2/0'] });
+    expect(scanned.damages).toEqual([damageOf(segment, 1)]);
   });
 
-  test('of a record header keeps the records behind it', async () => {
+  test('of a group header costs nothing, and is said', async () => {
     const segment = threeGroups();
-    const scanned = await flipped(segment, ((segment.bounds[0] ?? 0) + GROUP_HEADER_BYTES + 17) * 8);
-    expect(scanned.found).toEqual(names(segment).filter((name) => name !== '1/0'));
-    expect(scanned.damage.ledgersUpTo).toBe(4);
+    const offset = segment.bounds[1] ?? 0;
+    const scanned = await flipped(segment, (offset + 9) * 8);
+    expect(scanned).toMatchObject({ found: names(segment), lost: [] });
+    expect(scanned.damages).toEqual([
+      { what: 'damaged', offset, bytes: GROUP_HEADER_BYTES, ledgers: [], ledgersUpTo: -1 },
+    ]);
+  });
+
+  test('of a record header costs this entry: the next group knows which one it was', async () => {
+    const segment = threeGroups();
+    const scanned = await flipped(segment, ((segment.records[0]?.offset ?? 0) + 17) * 8);
+    expect(scanned).toMatchObject({ found: names(segment).filter((name) => name !== '1/0'), lost: ['1/0'] });
+    expect(scanned.damages).toEqual([damageOf(segment, 0)]);
+  });
+
+  test('of a fence costs nothing: it is known to have been there', async () => {
+    const segment = threeGroups();
+    const scanned = await flipped(segment, ((segment.records[3]?.offset ?? 0) + 17) * 8);
+    expect(scanned).toMatchObject({ lost: ['3/-1'], damages: [damageOf(segment, 3)] });
+  });
+
+  test('of two groups in a row: of the first, nobody knows what it held, but how far its ledgers went', async () => {
+    const segment = threeGroups();
+    const [first = 0, second = 0, third = 0] = segment.bounds;
+    const file = segment
+      .file()
+      .fill(0xff, first, first + PAGE_BYTES)
+      .fill(0xff, second, second + PAGE_BYTES);
+    const scanned = await scanBytes(file, headOf(file));
+    const unknown = { what: 'damaged', offset: first, bytes: second - first, ledgers: 'unknown', ledgersUpTo: 4 };
+    expect(scanned.damages[0]).toEqual(unknown);
+    expect(scanned.lost).toEqual(['1/1', '3/-1']);
+    expect([scanned.end > third, unknownUpTo(scanned)]).toEqual([true, 4]);
+  });
+
+  test('without what the next group says, as in segments of old, leaves ledgers in doubt', async () => {
+    const segment = threeGroups();
+    const whole = segment.file();
+    const last = segment.bounds[2] ?? 0;
+    const torn = whole.fill(0, last, last + PAGE_BYTES);
+    const scanned = await scanBytes(torn, { ...headOf(whole), mark: markAt(segment.end, 4) });
+    expect(scanned).toMatchObject({ lost: [], end: segment.end });
+    expect(scanned.damages).toEqual([
+      { what: 'damaged', offset: last, bytes: segment.end - last, ledgers: 'unknown', ledgersUpTo: 4 },
+    ]);
   });
 
   test('of the last group is a torn tail, unless it is marked', async () => {
     const unmarked = threeGroups();
     const bit = ((unmarked.records[5]?.offset ?? 0) + 1_000) * 8;
-    expect(await flipped(unmarked, bit)).toMatchObject({ torn: true, damage: { ledgersUpTo: -1 } });
+    expect(await flipped(unmarked, bit)).toMatchObject({ torn: true, damages: [], lost: [] });
     const marked = await flipped(threeGroups().mark(), bit);
-    expect(marked).toMatchObject({ torn: false, end: unmarked.end });
-    expect([...marked.damage.ledgers.keys()]).toEqual([4]);
+    expect(marked).toMatchObject({ torn: false, end: unmarked.end, lost: ['4/0'] });
+    expect(unknownUpTo(marked)).toBe(-1);
   });
 
   test('of the last group shows when the next segment goes on from it', async () => {
     const segment = threeGroups();
     const next = { previousChain: segment.chain, highestLedgerId: 9 };
-    expect(await scanBytes(segment.file(), headOf(segment.file()), next)).toMatchObject({
-      damage: { ledgersUpTo: -1 },
-    });
+    expect(await scanBytes(segment.file(), headOf(segment.file()), next)).toMatchObject({ damages: [] });
     const wiped = segment.file().fill(0, segment.bounds[2]);
     const scanned = await scanBytes(wiped, headOf(wiped), next);
-    expect(scanned.damage.ledgersUpTo).toBe(9);
+    expect(scanned.damages).toMatchObject([{ what: 'stale', offset: segment.bounds[2], ledgersUpTo: 9 }]);
     expect(scanned.found).toEqual(names(segment).slice(0, 4));
     const flippedFile = segment.file();
     flippedFile[(segment.records[5]?.offset ?? 0) + 1_000] = 0;
     const precise = await scanBytes(flippedFile, headOf(flippedFile), next);
-    expect([...precise.damage.ledgers.keys()]).toEqual([4]);
-    expect(precise.damage.ledgersUpTo).toBe(-1);
+    expect(precise).toMatchObject({ lost: ['4/0'], damages: [damageOf(segment, 5)] });
   });
 
   test('of the header page loses nothing: marks repeat it', async () => {
@@ -182,6 +247,6 @@ describe('a payload that looks like a segment', () => {
     // As on recycled space: the other segment's groups lie behind this one's only group.
     const file = Buffer.concat([segment.file(0), other.file(0).subarray(segment.end)]);
     const scanned = await scanBytes(file, headOf(file));
-    expect(scanned).toMatchObject({ found: ['1/0'], end: segment.end, damage: { ledgersUpTo: -1 } });
+    expect(scanned).toMatchObject({ found: ['1/0'], end: segment.end, damages: [] });
   });
 });

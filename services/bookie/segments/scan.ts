@@ -1,9 +1,12 @@
 /**
  * Replays a segment: finds its commit groups, and tells a torn tail (never acknowledged: cut) from damage (may have been
- * acknowledged: what is lost must not count as "never stored", LP-12, LP-29).
+ * acknowledged: what is lost must not count as "never stored", LP-12, LP-29). Of damage it says as exactly as it can what was there:
+ * from the headers of records, and from what the next group says of the one before.
  */
 import { crc32c } from '../../lib/crc32c.ts';
-import type { LedgerId } from '../../lib/ids.ts';
+import { NO_ENTRY } from '../../lib/ids.ts';
+import { type DamageKind, mergedDamages, type SegmentDamage } from '../damage.ts';
+import { decodeDirectory, type GroupDirectory, type RecordPlace } from './directory.ts';
 import {
   DATA_START,
   decodeGroupHeader,
@@ -13,34 +16,22 @@ import {
   type GroupHeader,
   PAGE_BYTES,
   RECORD_HEADER_BYTES,
-  RECORD_MAGIC,
   type RecordHeader,
   recordBytes,
   type SegmentHead,
   type SegmentIdentity,
 } from './format.ts';
+import { type ByteRange, type ByteSource, type ScannedRecord, walkRecords, Window } from './source.ts';
 
-const WINDOW_BYTES = 4_194_304;
 const ZEROS: Buffer = Buffer.alloc(PAGE_BYTES);
+const NO_DIRECTORY: GroupDirectory = { offset: -1, records: [] };
 
-/** Where the bytes of a segment come from. */
-export interface ByteSource {
-  /** Bytes of the file; fewer only at its end. */
-  read(offset: number, length: number): Promise<Buffer>;
-}
-
-/** A record that is good, and where it is. */
-export interface ScannedRecord {
-  readonly header: RecordHeader;
-  readonly offset: number;
-}
-
-/** What is lost. */
-interface Damage {
-  /** These ledgers lost records; with their master keys. */
-  readonly ledgers: Map<LedgerId, Buffer>;
-  /** Whatever ledger up to this id may have lost records; -1: none. */
-  ledgersUpTo: number;
+/** Who is told what a scan finds. */
+export interface ScanVisitor {
+  /** A record that is good. In the order of the log. */
+  record(record: ScannedRecord): void;
+  /** A record that is known to have been there, and is damaged. `header`: its header, where that is good. */
+  lost(place: RecordPlace, header: RecordHeader | undefined): void;
 }
 
 /** What a scan found. */
@@ -53,7 +44,8 @@ export interface ScanResult {
   readonly chain: number | undefined;
   /** Highest ledger id that headers and marks speak of; -1: none. */
   readonly highestLedgerId: number;
-  readonly damage: Damage;
+  /** In order of their places. */
+  readonly damages: readonly SegmentDamage[];
   /** Something that is not a group stood behind the end and was cut. */
   readonly torn: boolean;
 }
@@ -62,8 +54,10 @@ export interface ScanResult {
 export interface ScanFacts {
   readonly head: SegmentHead;
   readonly fileBytes: number;
-  /** Everything below was synced, says the index; 0: it does not say. */
+  /** Everything below was synced, says the index or the witness; 0: they do not say. */
   readonly committedUpTo: number;
+  /** No ledger above it was stored; where headers, marks or the next segment say less, they count. */
+  readonly ledgersUpTo: number;
   /** Chain value behind the segment before, 0 for the first; undefined: not known. */
   readonly previousChain: number | undefined;
   /** How the next segment's first group goes on from this one; undefined: there is none. */
@@ -76,36 +70,18 @@ export interface FirstGroup {
   readonly highestLedgerId: number;
 }
 
-/** Reads through a window, so that small steps cost no I/O. */
-class Window {
-  readonly #source: ByteSource;
-  #start = 0;
-  #buffer: Buffer = Buffer.alloc(0);
-
-  constructor(source: ByteSource) {
-    this.#source = source;
-  }
-
-  async bytes(offset: number, length: number): Promise<Buffer> {
-    if (offset < this.#start || offset + length > this.#start + this.#buffer.length) {
-      this.#buffer = await this.#source.read(offset, Math.max(length, WINDOW_BYTES));
-      this.#start = offset;
-    }
-    return this.#buffer.subarray(offset - this.#start, offset - this.#start + length);
-  }
-}
-
-/** The records of a group, as far as they are good. */
+/** The records of a group, as far as their headers are good. */
 interface InspectedGroup {
   readonly records: readonly ScannedRecord[];
-  /** All record headers are good: then `bad` names all ledgers that lost something. */
-  readonly headersGood: boolean;
-  readonly bad: readonly RecordHeader[];
+  /** Those whose payloads are damaged. */
+  readonly bad: readonly ScannedRecord[];
+  /** All record headers are good. */
+  readonly complete: boolean;
 }
 
 function inspectGroup(body: Buffer, group: GroupHeader, identity: SegmentIdentity): InspectedGroup {
   const records: ScannedRecord[] = [];
-  const bad: RecordHeader[] = [];
+  const bad: ScannedRecord[] = [];
   const bodyOffset = group.offset + GROUP_HEADER_BYTES;
   let [at, crc, found] = [0, 0, 0];
   while (found < group.records) {
@@ -113,24 +89,43 @@ function inspectGroup(body: Buffer, group: GroupHeader, identity: SegmentIdentit
     if (header === undefined || at + RECORD_HEADER_BYTES + header.payloadBytes > body.length) break;
     crc = crc32c(body.subarray(at, at + RECORD_HEADER_BYTES), crc);
     const payload = body.subarray(at + RECORD_HEADER_BYTES, at + RECORD_HEADER_BYTES + header.payloadBytes);
-    if (digestHolds(header, payload)) records.push({ header, offset: bodyOffset + at });
-    else bad.push(header);
+    const record = { header, offset: bodyOffset + at };
+    if (digestHolds(header, payload)) records.push(record);
+    else bad.push(record);
     at += recordBytes(header.payloadBytes);
     found++;
   }
-  const headersGood = found === group.records && crc === group.recordsCrc && at === group.bodyBytes;
-  return { records, headersGood, bad };
+  return { records, bad, complete: found === group.records && crc === group.recordsCrc && at === group.bodyBytes };
 }
 
 function isZero(page: Buffer): boolean {
   return page.equals(ZEROS.subarray(0, page.length));
 }
 
+function placeOf({ header, offset }: ScannedRecord): RecordPlace {
+  const { ledgerId, entryId, payloadBytes } = header;
+  return { ledgerId, entryId, payloadBytes, offset };
+}
+
+/** A part of the segment of whose records some headers are lost. */
+interface Region {
+  readonly from: number;
+  readonly to: number;
+  /** Offsets of the records whose headers are good. */
+  readonly found: ReadonlySet<number>;
+  /** Nothing was behind it: the file ends early. */
+  readonly stale: boolean;
+}
+
 class Scan {
+  readonly #source: ByteSource;
   readonly #window: Window;
   readonly #facts: ScanFacts;
-  readonly #emit: (record: ScannedRecord) => void;
-  readonly #damage: Damage = { ledgers: new Map(), ledgersUpTo: -1 };
+  readonly #identity: SegmentIdentity;
+  readonly #visitor: ScanVisitor;
+  readonly #damages: SegmentDamage[] = [];
+  /** Regions that the next good group, or the end, says more about. */
+  #regions: Region[] = [];
   #at = DATA_START;
   #chain: number | undefined;
   #groups = 0;
@@ -138,13 +133,13 @@ class Scan {
   #highest: number;
   /** The last search for a header came by bytes that are not zero. */
   #somethingBehind = false;
-  /** Damage whose reach only the next good header, or the end, will tell. */
-  #everythingLost = false;
 
-  constructor(source: ByteSource, facts: ScanFacts, emit: (record: ScannedRecord) => void) {
+  constructor(source: ByteSource, facts: ScanFacts, visitor: ScanVisitor) {
+    this.#source = source;
     this.#window = new Window(source);
     this.#facts = facts;
-    this.#emit = emit;
+    this.#identity = facts.head.identity;
+    this.#visitor = visitor;
     this.#committed = Math.max(facts.committedUpTo, facts.head.mark?.committedUpTo ?? 0);
     this.#chain = facts.previousChain;
     this.#highest = Math.max(facts.head.mark?.highestLedgerId ?? -1, facts.next?.highestLedgerId ?? -1);
@@ -163,27 +158,32 @@ class Scan {
       } else if (next !== undefined) {
         await this.#lose(next.offset);
       } else if (this.#committed > this.#at) {
-        await this.#lose(this.#committed);
+        await this.#lose(this.#committed, !this.#somethingBehind);
+      } else if (this.#source.unreadable({ offset: this.#at, bytes: PAGE_BYTES })) {
+        await this.#lose(this.#at + PAGE_BYTES); // What the disk does not give may have been a group.
       } else {
         torn = this.#somethingBehind || !isZero(await this.#window.bytes(this.#at, PAGE_BYTES));
         break;
       }
     }
     await this.#checkTail();
-    if (this.#everythingLost) this.#damage.ledgersUpTo = this.#highest;
+    const directories = this.#facts.head.directories.map((encoded) => decodeDirectory(encoded, this.#identity));
+    const { head, ledgersUpTo, next } = this.#facts;
+    const bounded = next !== undefined || this.#at <= (head.mark?.committedUpTo ?? 0);
+    this.#settleRegions(directories, bounded ? this.#highest : Math.max(this.#highest, ledgersUpTo));
     return {
       groups: this.#groups,
       end: this.#at,
       chain: this.#chain,
       highestLedgerId: this.#highest,
-      damage: this.#damage,
+      damages: mergedDamages(this.#damages),
       torn,
     };
   }
 
   async #headerAt(offset: number): Promise<GroupHeader | undefined> {
     const bytes = await this.#window.bytes(offset, GROUP_HEADER_BYTES);
-    const group = decodeGroupHeader(bytes, 0, offset, this.#facts.head.identity);
+    const group = decodeGroupHeader(bytes, 0, offset, this.#identity);
     return group !== undefined && group.end <= this.#facts.fileBytes ? group : undefined;
   }
 
@@ -201,22 +201,26 @@ class Scan {
 
   /** Takes the group at the current place. False: it is a torn tail. */
   async #takeGroup(group: GroupHeader): Promise<boolean> {
-    const body = await this.#window.bytes(group.offset + GROUP_HEADER_BYTES, group.bodyBytes);
-    const { records, headersGood, bad } = inspectGroup(body, group, this.#facts.head.identity);
-    const good = headersGood && bad.length === 0;
-    if (!good && this.#committed <= group.offset && (await this.#nextHeader(group.end)) === undefined) {
-      if (!this.#namedByNextSegment(group)) return false;
+    const bytes = await this.#window.bytes(group.offset, group.end - group.offset);
+    const directoryAt = GROUP_HEADER_BYTES + group.bodyBytes;
+    const inspected = inspectGroup(bytes.subarray(GROUP_HEADER_BYTES, directoryAt), group, this.#identity);
+    const directory = this.#directoryOf(group, bytes);
+    const good = inspected.complete && inspected.bad.length === 0 && directory !== undefined;
+    if (!good && this.#committed <= group.offset && !this.#source.unreadable(rangeOf(group))) {
+      if ((await this.#nextHeader(group.end)) === undefined && !this.#namedByNextSegment(group)) return false;
     }
-    if (this.#chain !== undefined && group.previousChain !== this.#chain) this.#everythingLost = true;
+    this.#checkChain(group);
+    this.#settleRegions([directory], group.highestLedgerId);
+    if (directory === undefined) this.#harmless(directoryRange(group));
     this.#committed = Math.max(this.#committed, group.committedUpTo);
     this.#highest = Math.max(this.#highest, group.highestLedgerId);
     this.#chain = group.chain;
     this.#groups++;
-    if (headersGood) {
-      for (const { ledgerId, masterKey } of bad) this.#damage.ledgers.set(ledgerId, masterKey);
-      for (const record of records) this.#emit(record);
+    if (inspected.complete) {
+      for (const record of inspected.bad) this.#lost(placeOf(record), record.header);
+      for (const record of inspected.records) this.#visitor.record(record);
     } else {
-      await this.#salvage(group.offset, group.end);
+      await this.#salvage(group.offset, group.offset + directoryAt);
     }
     this.#at = group.end;
     return true;
@@ -227,67 +231,105 @@ class Scan {
     return group.chain === this.#facts.next?.previousChain;
   }
 
+  #checkChain({ offset, previousChain, highestLedgerId }: GroupHeader): void {
+    if (this.#chain === undefined || previousChain === this.#chain) return;
+    this.#damages.push({ what: 'damaged', offset, bytes: 0, ledgers: 'unknown', ledgersUpTo: highestLedgerId });
+  }
+
+  /** What a group says of the one before: nothing, in the first one of a segment. Undefined when that is damaged. */
+  #directoryOf(group: GroupHeader, bytes: Buffer): GroupDirectory | undefined {
+    if (group.directoryBytes === 0) return NO_DIRECTORY;
+    const { offset } = directoryRange(group);
+    const at = offset - group.offset;
+    return decodeDirectory(bytes.subarray(at, at + group.directoryBytes), this.#identity);
+  }
+
+  #harmless(range: ByteRange): void {
+    this.#damages.push({ what: this.#kind(range), ...range, ledgers: [], ledgersUpTo: -1 });
+  }
+
+  #kind(range: ByteRange): DamageKind {
+    if (this.#source.unreadable(range)) return 'unreadable';
+    return range.offset + range.bytes > this.#facts.fileBytes ? 'stale' : 'damaged';
+  }
+
+  #lost(place: RecordPlace, header: RecordHeader | undefined): void {
+    this.#visitor.lost(place, header);
+    const { ledgerId, entryId, offset } = place;
+    const range = { offset, bytes: recordBytes(place.payloadBytes) };
+    const ledgers = entryId === NO_ENTRY ? [] : [{ ledgerId, firstEntryId: entryId, lastEntryId: entryId }];
+    this.#damages.push({ what: this.#kind(range), ...range, ledgers, ledgersUpTo: -1 });
+  }
+
   /** The region from here to `end` had been synced, and is not good any more. */
-  async #lose(end: number): Promise<void> {
-    await this.#salvage(this.#at, Math.min(end, this.#facts.fileBytes));
+  async #lose(end: number, stale = false): Promise<void> {
+    await this.#salvage(this.#at, end, stale);
     this.#groups++;
     this.#chain = undefined;
     this.#at = end;
   }
 
-  /** Keeps the good records of a region; which ones are lost, nobody can say. */
-  async #salvage(from: number, to: number): Promise<void> {
-    this.#everythingLost = true;
-    const { identity } = this.#facts.head;
-    let at = from;
-    while (at + RECORD_HEADER_BYTES <= to) {
-      const bytes = await this.#window.bytes(at, RECORD_HEADER_BYTES);
-      const header = decodeRecordHeader(bytes, 0, at, identity);
-      if (header !== undefined) {
-        const record = await this.#window.bytes(at, RECORD_HEADER_BYTES + header.payloadBytes);
-        const payload = record.subarray(RECORD_HEADER_BYTES);
-        const whole = payload.length === header.payloadBytes && digestHolds(header, payload);
-        if (whole) this.#emit({ header, offset: at });
-        this.#highest = Math.max(this.#highest, header.ledgerId);
-        at += whole ? recordBytes(header.payloadBytes) : 8;
-      } else {
-        at += 8 * (await this.#emptySteps(at + 8, to));
-      }
-    }
-  }
-
-  /** How many steps of 8 bytes to go from `at - 8` to the next one that begins with the magic of a record. */
-  async #emptySteps(at: number, to: number): Promise<number> {
-    const bytes = await this.#window.bytes(at, Math.min(PAGE_BYTES, to - at));
-    let steps = 1;
-    for (let i = 0; i + 4 <= bytes.length; i += 8, steps++) {
-      if (bytes.readUInt32LE(i) === RECORD_MAGIC) break;
-    }
-    return steps;
+  /** Keeps the good records of a region; which ones are lost, others have to say. */
+  async #salvage(from: number, to: number, stale = false): Promise<void> {
+    const found = new Set<number>();
+    const range = { from, to: Math.min(to, this.#facts.fileBytes) };
+    await walkRecords(this.#window, this.#identity, range, (record, good) => {
+      found.add(record.offset);
+      this.#highest = Math.max(this.#highest, record.header.ledgerId);
+      if (good) this.#visitor.record(record);
+      else this.#lost(placeOf(record), record.header);
+    });
+    this.#regions.push({ from, to, found, stale });
   }
 
   /** The next segment names the last group of this one. When it is not the one that we ended with, the tail is lost. */
   async #checkTail(): Promise<void> {
     const { next, fileBytes } = this.#facts;
     if (next === undefined || next.previousChain === this.#chain) return;
-    if (this.#chain === undefined && this.#everythingLost) return;
-    await this.#salvage(this.#at, fileBytes);
+    if (this.#chain === undefined && this.#regions.length > 0) return; // What is lost reaches up to here.
+    const end = Math.max(this.#at, Math.ceil(fileBytes / PAGE_BYTES) * PAGE_BYTES);
+    await this.#salvage(this.#at, end, true);
     this.#groups++;
-    this.#at = Math.max(this.#at, Math.ceil(fileBytes / PAGE_BYTES) * PAGE_BYTES);
+    this.#at = end;
     this.#chain = next.previousChain;
+  }
+
+  #settleRegions(directories: readonly (GroupDirectory | undefined)[], ledgersUpTo: number): void {
+    const regions = this.#regions;
+    this.#regions = [];
+    for (const region of regions) {
+      const { from, to, stale } = region;
+      const directory = directories.find((one) => one !== undefined && one.offset >= from && one.offset < to);
+      const known = directory === undefined ? to : this.#nameLost(region, directory);
+      if (known === from) continue;
+      const range = { offset: from, bytes: known - from };
+      const what = stale ? 'stale' : this.#kind(range);
+      this.#damages.push({ what, ...range, ledgers: 'unknown', ledgersUpTo });
+    }
+  }
+
+  /** Names what the last group of a region lost. Returns where that group begins: before it, nobody knows. */
+  #nameLost({ from, found }: Region, { offset, records }: GroupDirectory): number {
+    const lost = records.filter((place) => !found.has(place.offset));
+    for (const place of lost) this.#lost(place, undefined);
+    if (lost.length === 0 && offset === from) this.#harmless({ offset, bytes: GROUP_HEADER_BYTES });
+    return offset;
   }
 }
 
+function directoryRange({ offset, bodyBytes, directoryBytes }: GroupHeader): ByteRange {
+  return { offset: offset + GROUP_HEADER_BYTES + bodyBytes, bytes: directoryBytes };
+}
+
+function rangeOf({ offset, end }: GroupHeader): ByteRange {
+  return { offset, bytes: end - offset };
+}
+
 /**
- * Scans the groups of a segment that is not sealed, or whose seal is lost. Calls `emit` for every good record, in the order of the
- * log. @throws what the source throws.
+ * Scans the groups of a segment that is not sealed, or whose seal is lost. @throws what the source throws.
  */
-export async function scanSegment(
-  source: ByteSource,
-  facts: ScanFacts,
-  emit: (record: ScannedRecord) => void,
-): Promise<ScanResult> {
-  return await new Scan(source, facts, emit).run();
+export async function scanSegment(source: ByteSource, facts: ScanFacts, visitor: ScanVisitor): Promise<ScanResult> {
+  return await new Scan(source, facts, visitor).run();
 }
 
 /** What the first group of a segment says of the one before; undefined when there is none, or it is damaged. */

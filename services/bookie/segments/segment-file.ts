@@ -1,7 +1,8 @@
 import type { Environment } from '../../runtime/environment.ts';
 import { type DiskFile, isDiskFull } from '../../runtime/disk.ts';
 import { MagnetarError } from '../../lib/errors.ts';
-import { decodeSeal, encodeFooter, type Seal, SEAL_BYTES, splitFooter } from './footer.ts';
+import type { DamageKind } from '../damage.ts';
+import { decodeSeal, encodeFooter, type Footer, type Seal, SEAL_BYTES, type SealFacts, splitFooter } from './footer.ts';
 import {
   type CommitMark,
   commitMarkOffset,
@@ -15,6 +16,7 @@ import {
   type SegmentIdentity,
   segmentIdentity,
 } from './format.ts';
+import { type ByteSource, FileSource, isMediaError } from './source.ts';
 import { ZeroFill } from './zero-fill.ts';
 
 const NAME = /^(\d{10})\.seg$/;
@@ -67,7 +69,7 @@ export class SegmentFile {
     encodeSegmentHeader(identity).copy(head);
     for (const sequence of [0, 1]) {
       const { highestLedgerId } = options;
-      const mark = { sequence, committedUpTo: DATA_START, highestLedgerId, chain: 0 };
+      const mark = { sequence, committedUpTo: DATA_START, highestLedgerId, chain: 0, directory: Buffer.alloc(0) };
       encodeCommitMark(identity, mark).copy(head, commitMarkOffset(sequence));
     }
     const file = await disk.open(path + TEMPORARY, { create: true, direct: true });
@@ -106,10 +108,7 @@ export class SegmentFile {
   }
 
   /** Writes footer and seal behind the groups; durable when it resolves. The file ends there. */
-  async seal(
-    parts: readonly Buffer[],
-    facts: Pick<Seal, 'footerOffset' | 'chain' | 'highestLedgerId' | 'limboUpTo'>,
-  ): Promise<void> {
+  async seal(parts: readonly Buffer[], facts: SealFacts): Promise<void> {
     await this.fill.stop();
     await sealFile(this.file, this.identity, parts, facts);
   }
@@ -125,7 +124,7 @@ export async function sealFile(
   file: DiskFile,
   identity: SegmentIdentity,
   parts: readonly Buffer[],
-  facts: Pick<Seal, 'footerOffset' | 'chain' | 'highestLedgerId' | 'limboUpTo'>,
+  facts: SealFacts,
 ): Promise<void> {
   const { buffers, bytes } = encodeFooter(identity, parts, facts);
   await file.write(buffers, facts.footerOffset);
@@ -133,51 +132,93 @@ export async function sealFile(
   await file.sync();
 }
 
+/** Writes the first page anew; the marks stay. Durable when it resolves. */
+export async function writeHeader(file: DiskFile, identity: SegmentIdentity): Promise<void> {
+  await file.write([encodeSegmentHeader(identity)], 0);
+  await file.sync();
+}
+
 /** A segment as it was found. */
 export interface OpenedSegment {
   readonly id: number;
   readonly file: DiskFile;
+  readonly source: ByteSource;
   readonly fileBytes: number;
   readonly head: SegmentHead;
   /** Undefined when it is not sealed, or the seal is damaged. */
   readonly seal: Seal | undefined;
 }
 
+/** Why a segment is none of ours to read. */
+export interface UnopenedSegment {
+  readonly what: DamageKind;
+  readonly fileBytes: number;
+}
+
 /**
- * Opens a segment that is there. Undefined when its first pages are so damaged that nothing in it can be trusted.
- * @throws MagnetarError FOLDER_VERSION when it is of a version that is not known
+ * Opens a segment. `known`: what makes it the right one; with it, a segment whose first pages are lost is read all the same.
+ * @throws MagnetarError FOLDER_VERSION when it is of a version that is not known; what the disk throws but for lost bytes.
  */
 export async function openSegment(
   environment: Environment,
   folder: string,
   id: number,
-): Promise<OpenedSegment | undefined> {
+  known?: SegmentIdentity,
+): Promise<OpenedSegment | UnopenedSegment> {
   const path = `${folder}/${segmentName(id)}`;
-  const file = await environment.disk.open(path, { direct: true });
-  let opened: OpenedSegment | undefined;
+  let file: DiskFile;
   try {
-    opened = await readSegment(file, path, id);
+    file = await environment.disk.open(path, { direct: true });
+  } catch (error) {
+    const what = isMissing(error) ? 'missing' : 'unreadable';
+    if (what === 'unreadable' && !isMediaError(error)) throw error;
+    return { what, fileBytes: 0 };
+  }
+  let opened: OpenedSegment | UnopenedSegment | undefined;
+  try {
+    opened = await readSegment(file, path, id, known);
     return opened;
   } finally {
-    if (opened === undefined) await file.close();
+    if (opened === undefined || !('file' in opened)) await file.close();
   }
 }
 
-async function readSegment(file: DiskFile, path: string, id: number): Promise<OpenedSegment | undefined> {
+/** True for the error of a file that is not there. */
+export function isMissing(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
+}
+
+async function readSegment(
+  file: DiskFile,
+  path: string,
+  id: number,
+  known: SegmentIdentity | undefined,
+): Promise<OpenedSegment | UnopenedSegment> {
   const fileBytes = await file.size();
-  const head = decodeSegmentHead(await file.read(0, DATA_START));
-  if (head !== undefined && 'version' in head) {
+  const source = new FileSource(file);
+  const found = decodeSegmentHead(await source.read(0, DATA_START));
+  if (found !== undefined && 'version' in found) {
     throw new MagnetarError(
       'FOLDER_VERSION',
-      `${path} has version ${head.version}; this program reads ${FORMAT_VERSION}`,
+      `${path} has version ${found.version}; this program reads ${FORMAT_VERSION}`,
     );
   }
-  if (head === undefined || head.identity.id !== id) return undefined;
-  const end = await file.read(Math.max(0, fileBytes - SEAL_BYTES), SEAL_BYTES);
-  return { id, file, fileBytes, head, seal: decodeSeal(end, fileBytes, head.identity) };
+  const head = found ?? (known === undefined ? undefined : headOf(known));
+  if (head === undefined) return { what: 'damaged', fileBytes };
+  if (head.identity.id !== id || !isSame(head.identity, known)) return { what: 'foreign', fileBytes };
+  const end = await source.read(Math.max(0, fileBytes - SEAL_BYTES), SEAL_BYTES);
+  return { id, file, source, fileBytes, head, seal: decodeSeal(end, fileBytes, head.identity) };
 }
 
-/** The encoded parts of a sealed segment. Undefined when the footer is damaged. */
-export async function readFooter(segment: OpenedSegment, seal: Seal): Promise<Buffer[] | undefined> {
-  return splitFooter(await segment.file.read(seal.footerOffset, seal.footerBytes), seal);
+function headOf(identity: SegmentIdentity): SegmentHead {
+  return { identity, mark: undefined, directories: [], headerDamaged: true };
+}
+
+function isSame(found: SegmentIdentity, known: SegmentIdentity | undefined): boolean {
+  return known === undefined || (found.generation === known.generation && found.salt.equals(known.salt));
+}
+
+/** What the footer of a sealed segment holds. Undefined when it is damaged. */
+export async function readFooter({ source }: OpenedSegment, seal: Seal): Promise<Footer | undefined> {
+  return splitFooter(await source.read(seal.footerOffset, seal.footerBytes), seal);
 }

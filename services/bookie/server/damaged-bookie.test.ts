@@ -9,7 +9,6 @@ import { testEnvironment } from '../testing/environment.ts';
 import { addBookieService } from './server.ts';
 
 const PAYLOAD = 90;
-const HEADER = 20;
 
 let subject: CrashedBookie;
 const opened: (() => Promise<void>)[] = [];
@@ -56,12 +55,12 @@ test('a damaged entry is named with its file and place; a range ends before it',
 
 test('a ledger in limbo says so, and can be fenced', async () => {
   subject.disk.crash();
-  await subject.damageRecord(1, 1, HEADER);
+  await subject.wipePages(1, 1, 2); // Entry 1 and entry 2, which knows of it.
   const bookie = await serve();
   expect(texts(await readEntries(bookie, 1, 0))).toEqual(['ledger 1 entry 0']);
   await expect(readEntries(bookie, 1, 1)).rejects.toMatchObject({ code: 'ENTRY_UNKNOWN' });
   const fence = { masterKey: testKey() };
-  const answer = { lac: 1, lastEntryId: 2, unsure: true };
+  const answer = { lac: -1, lastEntryId: 2, unsure: true };
   expect(await bookie.readLac({ ledgerId: ledgerId(1), fence })).toEqual(answer);
   await opened.pop()?.();
   const again = await serve();

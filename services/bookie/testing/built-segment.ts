@@ -1,4 +1,4 @@
-import { entryId, type LedgerId, ledgerId, NO_ENTRY } from '../../lib/ids.ts';
+import { entryId, ledgerId, NO_ENTRY } from '../../lib/ids.ts';
 import { entryDigest } from '../../wire/digest.ts';
 import {
   commitMarkOffset,
@@ -9,8 +9,11 @@ import {
   type SegmentIdentity,
   segmentIdentity,
 } from '../segments/format.ts';
+import { encodeDirectory } from '../segments/directory.ts';
 import { encodeGroup, type GroupRecord } from '../segments/group.ts';
 import { type FirstGroup, type ScanResult, scanSegment } from '../segments/scan.ts';
+
+const ANY_LEDGER = 1_000_000_000;
 
 /** A record of a test, with a right digest. */
 export function testRecord(ledger: number, entry: number, payload: Buffer): GroupRecord {
@@ -42,6 +45,8 @@ export class BuiltSegment {
   readonly records: { readonly record: GroupRecord; readonly offset: number }[] = [];
   #bytes: Buffer;
   #chain = 0;
+  /** Of the last group. */
+  #directory: Buffer = Buffer.alloc(0);
   #highest = -1;
   #markSequence = 1;
 
@@ -53,7 +58,13 @@ export class BuiltSegment {
   }
 
   #writeMark(sequence: number, committedUpTo: number): void {
-    const mark = { sequence, committedUpTo, highestLedgerId: this.#highest, chain: this.#chain };
+    const mark = {
+      sequence,
+      committedUpTo,
+      highestLedgerId: this.#highest,
+      chain: this.#chain,
+      directory: this.#directory,
+    };
     encodeCommitMark(this.identity, mark).copy(this.#bytes, commitMarkOffset(sequence));
   }
 
@@ -67,11 +78,13 @@ export class BuiltSegment {
       committedUpTo: offset,
       highestLedgerId: this.#highest,
       previousChain: this.#chain,
+      directory: this.#directory,
     };
     const group = encodeGroup(place, records);
     for (const [at, record] of records.entries()) this.records.push({ record, offset: group.offsets[at] ?? 0 });
     this.#bytes = Buffer.concat([this.#bytes, ...group.buffers]);
     this.#chain = group.chain;
+    this.#directory = encodeDirectory(this.identity, offset, records);
     this.bounds.push(offset + group.bytes);
     return this;
   }
@@ -100,20 +113,26 @@ export class BuiltSegment {
 export interface Scanned extends ScanResult {
   /** "ledger/entry" of each good record. */
   readonly found: readonly string[];
+  /** Of each record that is known to have been there, and is damaged. */
+  readonly lost: readonly string[];
+}
+
+/** Up to which ledger id records were lost that nobody can name; -1: none were. */
+export function unknownUpTo({ damages }: ScanResult): number {
+  return Math.max(-1, ...damages.map(({ ledgersUpTo }) => ledgersUpTo));
 }
 
 /** Scans a file's bytes. */
 export async function scanBytes(file: Buffer, head: SegmentHead, next?: FirstGroup): Promise<Scanned> {
   const source = {
     read: async (offset: number, length: number) => await Promise.resolve(file.subarray(offset, offset + length)),
+    unreadable: () => false,
   };
-  const found: string[] = [];
-  const facts = { head, fileBytes: file.length, committedUpTo: 0, previousChain: 0, next };
-  const result = await scanSegment(source, facts, ({ header }) => found.push(`${header.ledgerId}/${header.entryId}`));
-  return { ...result, found };
-}
-
-/** True when "there is none" may no longer be said of the ledger. */
-export function counted({ damage }: ScanResult, ledger: LedgerId): boolean {
-  return damage.ledgers.has(ledger) || ledger <= damage.ledgersUpTo;
+  const [found, lost]: [string[], string[]] = [[], []];
+  const facts = { head, fileBytes: file.length, committedUpTo: 0, ledgersUpTo: ANY_LEDGER, previousChain: 0, next };
+  const result = await scanSegment(source, facts, {
+    record: ({ header }) => void found.push(`${header.ledgerId}/${header.entryId}`),
+    lost: (place) => void lost.push(`${place.ledgerId}/${place.entryId}`),
+  });
+  return { ...result, found, lost };
 }

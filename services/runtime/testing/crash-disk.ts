@@ -18,8 +18,10 @@ const PAGE_BYTES = 4_096;
 export interface DiskCall {
   readonly operation: 'open' | 'readFile' | 'read' | 'write' | 'sync' | 'truncate' | 'rename' | 'remove' | 'syncFolder';
   readonly path: string;
-  /** Bytes to be written. */
+  /** Bytes to be written, or read from an open file. */
   readonly bytes: number;
+  /** Where a read of an open file begins. */
+  readonly offset?: number;
 }
 
 function diskError(code: string, path: string): Error {
@@ -147,9 +149,9 @@ class CrashFile implements DiskFile {
     disk.openFiles++;
   }
 
-  async #call(operation: DiskCall['operation'], bytes = 0): Promise<void> {
+  async #call(operation: DiskCall['operation'], bytes = 0, offset = 0): Promise<void> {
     this.#check();
-    await this.#disk.enter({ operation, path: this.#path, bytes });
+    await this.#disk.enter({ operation, path: this.#path, bytes, offset });
     this.#check();
   }
 
@@ -173,7 +175,7 @@ class CrashFile implements DiskFile {
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
-    await this.#call('read');
+    await this.#call('read', length, offset);
     return this.#inode.seen.slice(offset, length);
   }
 
