@@ -107,11 +107,20 @@ describe('a segment', () => {
     const damages: ((segment: string) => Promise<void>)[] = [
       async (segment) => await rm(segment),
       async (segment) => await truncate(segment, 0),
-      async (segment) => await changeFile(segment, (bytes) => bytes.fill(0, 0, 12_288)),
+      async (segment) => await changeFile(segment, (bytes) => bytes.fill(7)),
     ];
     for (const damage of damages) {
       const report = await afterDamage(data, async (copy) => await damage((await segmentsOf(bookie(copy)))[0] ?? ''));
       expect(errors(report)).not.toContain('right');
+    }
+  });
+
+  test('without its first pages is read by what the witness knows of it', async () => {
+    for (const data of [stopped, killed]) {
+      const report = await afterDamage(data, async (copy) => {
+        await changeFile((await segmentsOf(bookie(copy)))[0] ?? '', (bytes) => bytes.fill(0, 0, 12_288));
+      });
+      expect(report).toEqual(ALL_RIGHT);
     }
   });
 
@@ -121,6 +130,17 @@ describe('a segment', () => {
         const [segment = ''] = await segmentsOf(bookie(copy));
         await truncate(segment, endOf(await readFile(segment)) + more);
       });
+      expect(report).toEqual(ALL_RIGHT);
+    }
+  });
+});
+
+describe('the witness of a bookie', () => {
+  test('is made anew when it is missing or damaged', async () => {
+    const file = (copy: string): string => path.join(bookie(copy), 'witness');
+    for (const data of [stopped, killed]) {
+      expect(await afterDamage(data, async (copy) => await rm(file(copy)))).toEqual(ALL_RIGHT);
+      const report = await afterDamage(data, async (copy) => await changeFile(file(copy), (bytes) => bytes.fill(0)));
       expect(report).toEqual(ALL_RIGHT);
     }
   });
