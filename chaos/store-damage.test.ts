@@ -40,6 +40,10 @@ function bookie(data: string): string {
   return path.join(data, 'bookie-0');
 }
 
+function witness(data: string): string {
+  return path.join(bookie(data), 'witness');
+}
+
 test('without damage everything is served', async () => {
   for (const data of [stopped, killed]) expect(await afterDamage(data, async () => {})).toEqual(ALL_RIGHT);
 });
@@ -137,10 +141,9 @@ describe('a segment', () => {
 
 describe('the witness of a bookie', () => {
   test('is made anew when it is missing or damaged', async () => {
-    const file = (copy: string): string => path.join(bookie(copy), 'witness');
     for (const data of [stopped, killed]) {
-      expect(await afterDamage(data, async (copy) => await rm(file(copy)))).toEqual(ALL_RIGHT);
-      const report = await afterDamage(data, async (copy) => await changeFile(file(copy), (bytes) => bytes.fill(0)));
+      expect(await afterDamage(data, async (copy) => await rm(witness(copy)))).toEqual(ALL_RIGHT);
+      const report = await afterDamage(data, async (copy) => await changeFile(witness(copy), (bytes) => bytes.fill(0)));
       expect(report).toEqual(ALL_RIGHT);
     }
   });

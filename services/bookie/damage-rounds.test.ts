@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import type { ReadEntries, StoredEntry } from '../ledger/bookie.ts';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
-import type { LocalBookie } from './bookie.ts';
+import type { LocalBookie } from './measured-bookie.ts';
 import { RECORD_HEADER_BYTES } from './segments/format.ts';
 import type { CrashedBookie } from './testing/crashed-bookie.ts';
 import { damageRound } from './testing/damage-rounds.ts';
@@ -35,6 +35,7 @@ async function violations(open: (subject: CrashedBookie) => Promise<LocalBookie>
 function withRead(bookie: LocalBookie, read: (request: ReadEntries) => Promise<readonly StoredEntry[]>): LocalBookie {
   return {
     id: bookie.id,
+    instance: bookie.instance,
     available: true,
     get damage() {
       return bookie.damage;

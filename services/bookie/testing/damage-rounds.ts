@@ -10,7 +10,7 @@ import { nodeClock } from '../../runtime/node/clock.ts';
 import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
 import { entryDigest } from '../../wire/digest.ts';
-import type { LocalBookie } from '../bookie.ts';
+import type { LocalBookie } from '../measured-bookie.ts';
 import { PAGE_BYTES } from '../segments/format.ts';
 import { CrashedBookie } from './crashed-bookie.ts';
 
@@ -20,7 +20,7 @@ const KEY = Buffer.alloc(16, 7);
 /** Of one page at most. */
 const PAGE_KINDS: readonly DamageName[] = ['flip', 'zero'];
 
-export type DamageName = 'flip' | 'zero' | 'truncate' | 'delete' | 'old copy' | 'swap';
+type DamageName = 'flip' | 'zero' | 'truncate' | 'delete' | 'old copy' | 'swap';
 
 /** What became of a run. */
 export interface DamageReport {
