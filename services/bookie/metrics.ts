@@ -49,7 +49,7 @@ const metrics = {
     help: 'Bytes of one commit group on disk.',
   },
   ledgers: untyped('bookie_ledgers_count', 'Ledgers that the bookie has entries or fences of.'),
-  entries: untyped('bookie_entries_count', 'Entries that the bookie has.'),
+  entries: untyped('bookie_entries_count', 'Entries that the bookie has; again for what recovery has written again.'),
   writable: gauge('bookie_ledger_writable_dirs', '1 while there is room on the disk for entries, else 0.'),
   usage: gauge('bookie_ledger_dir_usage', 'How full the disk is that the bookie is on, in percent.'),
   free: gauge('magnetar_bookie_disk_free_bytes', 'Bytes that are free on the disk that the bookie is on.'),

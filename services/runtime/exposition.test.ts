@@ -75,43 +75,42 @@ describe('the text format', () => {
   });
 });
 
-/** 20,000 series in one family. */
+/** 2,000 series in one family. */
 function many(yieldEvery: number): MetricSource {
   return source(function* (sink) {
-    for (let n = 0; n < 20_000; n++) {
+    for (let n = 0; n < 2_000; n++) {
       sink.value(gauge, `topic="persistent://public/default/topic-${n}"`, n);
       if (n % yieldEvery === 0) yield;
     }
   });
 }
 
-/** Turns that the event loop made while a scrape went on. */
-async function turnsDuring(work: () => Promise<unknown>): Promise<number> {
-  let turns = 0;
-  let done = false;
-  const count = (): void => {
-    turns++;
-    if (!done) setImmediate(count);
+/** Scrapes on a clock that goes on by 0.1 ms whenever it is asked. Returns how often others could run meanwhile. */
+async function turnsDuring(
+  scraped: MetricSource,
+): Promise<{ readonly turns: number; readonly told: readonly string[] }> {
+  let [now, turns] = [0, 0];
+  const clock = {
+    ...nodeClock,
+    monotonic: () => (now += 0.1),
+    nextTurn(callback: () => void): void {
+      turns++;
+      nodeClock.nextTurn(callback);
+    },
   };
-  setImmediate(count);
-  await work();
-  done = true;
-  return turns;
+  return { told: [...(await scrape([scraped], { clock, common: '' }))], turns };
 }
 
 describe('a scrape of many series', () => {
-  test('lets the event loop go on in between', async () => {
-    let told: string[] = [];
-    const turns = await turnsDuring(async () => {
-      told = [...(await scrape([many(1)], { clock: nodeClock, common: '' }))];
-    });
-    expect(turns).toBeGreaterThan(2);
-    expect(told.join('').split('\n')).toHaveLength(20_003);
-    expect(Math.max(...told.map((chunk) => chunk.length))).toBeLessThan(70_000);
+  test('lets others run every two milliseconds, and comes in pieces', async () => {
+    const { turns, told } = await turnsDuring(many(1));
+    expect(turns).toBeGreaterThan(40);
+    expect(told.join('').split('\n')).toHaveLength(2_003);
+    expect(told.length).toBeGreaterThan(1);
+    expect(Math.max(...told.map((piece) => piece.length))).toBeLessThan(70_000);
   });
 
   test('sabotage: a source that never yields holds everybody up', async () => {
-    const turns = await turnsDuring(async () => await scrape([many(1_000_000)], { clock: nodeClock, common: '' }));
-    expect(turns).toBeLessThanOrEqual(2);
+    expect((await turnsDuring(many(1_000_000))).turns).toBe(0);
   });
 });

@@ -40,6 +40,9 @@ class Page implements MetricSink {
   readonly now: number;
   readonly #common: LabelText;
   readonly #families: Map<string, Family> = new Map();
+  #labels: LabelText | undefined;
+  /** The labels, as they stand between a name and a value. */
+  #braces = ' ';
 
   constructor(now: number, common: LabelText) {
     this.now = now;
@@ -74,8 +77,13 @@ class Page implements MetricSink {
 
   #line(metric: Metric, suffix: string, labels: LabelText, value: number): void {
     const family = this.#families.get(metric.name) ?? this.#begin(metric);
-    const all = joined(this.#common, labels);
-    family.text += `${metric.name}${suffix}${all === '' ? '' : `{${all}}`} ${shown(value)}\n`;
+    if (labels !== this.#labels) {
+      // Most series come in rows with the same labels.
+      this.#labels = labels;
+      const all = joined(this.#common, labels);
+      this.#braces = all === '' ? ' ' : `{${all}} `;
+    }
+    family.text += `${metric.name}${suffix}${this.#braces}${shown(value)}\n`;
     if (family.text.length < CHUNK_CHARACTERS) return;
     family.chunks.push(family.text);
     family.text = '';
