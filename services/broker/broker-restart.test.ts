@@ -268,7 +268,7 @@ function unfenced(ledgers: Ledgers): Ledgers {
     close: async () => ledgers.close(),
     recover: async (id) => {
       const entries = world.cluster.bookies[0]?.entries(id).size ?? 0;
-      return { ledgerId: id, lastEntryId: (entries - 1) as EntryId, length: 0 };
+      return { ledgerId: id, lastEntryId: (entries - 1) as EntryId, length: 0, lostTail: false };
     },
   };
 }

@@ -4,7 +4,7 @@ import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
 import { keys } from '../metadata/keys.ts';
 import type { LogFields } from '../runtime/logger.ts';
 import { silentLogger } from '../runtime/logger.ts';
-import type { LedgerWriter } from './ledgers.ts';
+import { type LedgerWriter, lostEntries } from './ledgers.ts';
 import { openLedgers } from './open-ledgers.ts';
 import { Gate } from './testing/gate.ts';
 import {
@@ -27,6 +27,10 @@ function newCluster(options?: ClusterOptions): MemoryCluster {
 afterEach(async () => {
   for (const cluster of clusters.splice(0)) await cluster.close();
 });
+
+function range(from: number, to: number): number[] {
+  return Array.from({ length: to - from }, (_, i) => from + i);
+}
 
 function code(expected: ErrorCode): { code: ErrorCode } {
   return { code: expected };
@@ -59,7 +63,7 @@ describe('writing and reading', () => {
     expect([writer.pendingEntries, writer.pendingBytes]).toEqual([0, 0]);
     expect(await readTexts(ledgers, writer.ledgerId, writer.lastConfirmed)).toEqual(WORDS);
     const end = await writer.close();
-    expect(end).toEqual({ ledgerId: writer.ledgerId, lastEntryId: 39, length: WORDS.join('').length });
+    expect(end).toMatchObject({ ledgerId: writer.ledgerId, lastEntryId: 39, length: WORDS.join('').length });
     expect(await writer.close()).toEqual(end);
     expect(await ledgers.recover(writer.ledgerId)).toEqual(end);
     expect(await readTexts(ledgers, writer.ledgerId, end.lastEntryId)).toEqual(WORDS);
@@ -224,16 +228,54 @@ describe('bookies that fail', () => {
     await expect(readTexts(ledgers, writer.ledgerId, 1 as EntryId)).rejects.toMatchObject(code('DATA_LOSS'));
   });
 
-  test('LP-8: an entry is absent only when every copy says so', async () => {
+  test('LP-8, LP-31: a confirmed entry is lost when every copy was asked for, whatever they say; not while one is out of reach', async () => {
     const cluster = newCluster();
     const writer = await createLedger(cluster.ledgers);
     await append(writer, 'a');
+    const read = async (): Promise<string[]> => readTexts(cluster.ledgers, writer.ledgerId, 0 as EntryId);
     for (const bookie of cluster.bookies) bookie.entries(writer.ledgerId).delete(0 as EntryId);
     cluster.bookie('b0').limbo = true;
-    await expect(readTexts(cluster.ledgers, writer.ledgerId, 0 as EntryId)).rejects.toMatchObject(code('UNAVAILABLE'));
+    await expect(read()).rejects.toMatchObject(code('DATA_LOSS'));
+    cluster.bookie('b1').before = unreachable;
+    await expect(read()).rejects.toMatchObject(code('UNAVAILABLE'));
+    cluster.bookie('b1').before = undefined;
     cluster.bookie('b0').limbo = false;
-    await expect(readTexts(cluster.ledgers, writer.ledgerId, 0 as EntryId)).rejects.toMatchObject(
-      code('NO_SUCH_ENTRY'),
+    await expect(read()).rejects.toMatchObject(code('DATA_LOSS'));
+  });
+
+  test('LP-31: a loss names exactly the entries that are lost, and reading goes on behind them', async () => {
+    const cluster = newCluster();
+    const writer = await createLedger(cluster.ledgers);
+    const texts = Array.from({ length: 400 }, (_, i) => `entry ${i}`);
+    await appendAll(writer, texts);
+    const gone = new Set([3, ...range(50, 349), 399]);
+    for (const [slot, bookie] of cluster.bookies.entries()) {
+      const entries = bookie.entries(writer.ledgerId);
+      for (const [id, stored] of entries) {
+        if (gone.has(id)) entries.set(id, { ...stored, payload: Buffer.from('!') });
+        else if (id % 3 === slot) entries.delete(id); // one of three copies is missing anyhow
+      }
+    }
+    const reader = await cluster.ledgers.reader(writer.ledgerId, () => 399 as EntryId);
+    const losses: string[] = [];
+    const seen: number[] = [];
+    for (let next = 0; next <= 399; ) {
+      try {
+        const entries = await reader.read(next as EntryId, { maxEntries: 100, maxBytes: 1_000_000 });
+        for (const { entryId, payload } of entries) expect(payload.toString()).toBe(texts[entryId]);
+        seen.push(...entries.map(({ entryId }) => entryId));
+        next = (entries.at(-1)?.entryId ?? next) + 1;
+      } catch (error) {
+        const lost = lostEntries(error);
+        if (lost === undefined) throw error;
+        losses.push(`${lost.first}-${lost.last}`);
+        next = lost.last + 1;
+      }
+    }
+    expect(losses).toEqual(['3-3', '50-348', '399-399']);
+    expect(seen).toEqual(texts.map((_, i) => i).filter((i) => !gone.has(i)));
+    await expect(reader.read(60 as EntryId, { maxEntries: 1, maxBytes: 1 })).rejects.toThrow(
+      /entries 60 to 348 of ledger \d+ are lost; of the first one 0 copies are absent, 3 damaged, 0 out of reach: /,
     );
   });
 

@@ -1,7 +1,7 @@
 /**
  * Ledgers, as brokers use them. `openLedgers()` makes one out of a metadata store and a way to reach bookies.
  */
-import type { MagnetarError } from '../lib/errors.ts';
+import { hasCode, type MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { Compare, Write } from '../metadata/store.ts';
 
@@ -42,19 +42,29 @@ export interface ClosedLedger {
   readonly ledgerId: LedgerId;
   /** NO_ENTRY: it is empty. */
   readonly lastEntryId: EntryId;
-  /** Bytes of all payloads. */
+  /** Bytes of all payloads; at least so many where some are lost. */
   readonly length: number;
+  /** There may have been further entries, confirmed ones among them: they are lost, and nobody knows how many (LP-32). */
+  readonly lostTail: boolean;
 }
 
 /** Reads a closed ledger, or one that is being written by this process up to what `lastConfirmed` says. */
 export interface LedgerReader {
   readonly ledgerId: LedgerId;
   /**
-   * Consecutive entries from `first` on, at least one, as many as fit into `maxBytes`. Fails over between copies.
-   * @throws NO_SUCH_ENTRY (every copy says so, or `first` is behind the end), DATA_LOSS (no good copy, at least one bad),
-   * UNAVAILABLE (nobody can say).
+   * Consecutive entries from `first` on, at least one, as many as fit into `maxBytes`; fewer before one that is lost. Fails
+   * over between copies.
+   * @throws NO_SUCH_ENTRY (`first` is behind the end), DATA_LOSS (every copy was asked for and none is good; `lostEntries` tells
+   * up to where), UNAVAILABLE (a copy is out of reach, which may be good).
    */
   read(first: EntryId, limits: { maxEntries: number; maxBytes: number }): Promise<readonly LedgerEntry[]>;
+}
+
+/** The entries that a DATA_LOSS of `LedgerReader.read` is about; undefined for any other error. */
+export function lostEntries(error: unknown): { readonly first: EntryId; readonly last: EntryId } | undefined {
+  if (!hasCode(error, 'DATA_LOSS')) return undefined;
+  const [first, last] = [Number(error.details['firstEntryId']), Number(error.details['lastEntryId'])];
+  return first >= 0 && last >= first ? { first: first as EntryId, last: last as EntryId } : undefined;
 }
 
 export type { Quorum } from './protocol/distribution.ts';
@@ -70,7 +80,8 @@ export interface Ledgers {
   create(linkedAs: (id: LedgerId) => { compares: readonly Compare[]; writes: readonly Write[] }): Promise<LedgerWriter>;
   /**
    * Recovery-open (LP-14 to LP-19): fences the ledger, finds its end, closes it. On a closed ledger it only reads the metadata.
-   * @throws NO_SUCH_LEDGER, UNAVAILABLE (too few copies answer), DATA_LOSS, BAD_MASTER_KEY.
+   * Lost entries do not keep it from being closed (LP-31, LP-32): they are logged, and reading them says DATA_LOSS.
+   * @throws NO_SUCH_LEDGER, UNAVAILABLE (too few copies answer), BAD_MASTER_KEY.
    */
   recover(id: LedgerId): Promise<ClosedLedger>;
   /** A reader. `upTo` says how far may be read: the closed ledger's last entry, or the writer's last confirmed (LP-8). */

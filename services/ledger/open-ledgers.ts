@@ -168,10 +168,10 @@ class OpenLedgers implements MeasuredLedgers {
 
   async recover(id: LedgerId): Promise<ClosedLedger> {
     this.#checkOpen();
-    const { clock } = this.#environment;
+    const { clock, logger } = this.#environment;
     const startedAt = clock.monotonic();
     try {
-      const closed = await recoverLedger({ updater: this.#updater, lane: this.#lane }, id);
+      const closed = await recoverLedger({ updater: this.#updater, lane: this.#lane, logger }, id);
       this.#stats.recovery.observe(clock.monotonic() - startedAt);
       return closed;
     } catch (error) {

@@ -1,5 +1,5 @@
 /**
- * Reads confirmed entries of one ledger, from one replica as long as it works, else from the next (LP-3, LP-8, LP-12).
+ * Reads confirmed entries of one ledger, from one replica as long as it works, else from the next (LP-3, LP-8, LP-12, LP-31).
  */
 import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
@@ -27,10 +27,19 @@ interface Span {
 /** What the copies of one entry said, those that could not give it. */
 interface Tally {
   negative: number;
-  damaged: number;
-  unknown: number;
+  /** It is there and damaged, or the bookie is in limbo: it has answered, and this copy is gone. */
+  gone: number;
+  unreachable: number;
   last: MagnetarError | undefined;
 }
+
+function newTally(): Tally {
+  return { negative: 0, gone: 0, unreachable: 0, last: undefined };
+}
+
+/** So many entries behind a lost one are looked at to say how far the loss reaches, and so many of them at the same time. */
+const PROBES = 8_192;
+const PROBES_AT_ONCE = 16;
 
 export class Reader implements LedgerReader {
   readonly ledgerId: LedgerId;
@@ -62,8 +71,14 @@ export class Reader implements LedgerReader {
     let bytes = 0;
     for (let next: number = first; next <= until && (entries.length === 0 || bytes < limits.maxBytes); ) {
       const span = { first: next as EntryId, last: until, maxBytes: Math.max(0, limits.maxBytes - bytes) };
+      const tally = newTally();
+      const found = await this.#readSpan(fragment, span, tally);
+      if (found === undefined && entries.length === 0) {
+        if (tally.unreachable > 0) throw this.#unreadable(first, tally);
+        throw await this.#lost(fragment, { first, last: Math.min(last, end) }, tally);
+      }
       // What is there already is worth more than an error about what follows: the caller asks for that again.
-      const found = entries.length === 0 ? await this.#readSpan(fragment, span) : await this.#readRest(fragment, span);
+      if (found === undefined) break;
       for (const { entryId, payload } of found.entries) {
         bytes += payload.length;
         if (entries.length > 0 && bytes > limits.maxBytes) return entries;
@@ -75,19 +90,16 @@ export class Reader implements LedgerReader {
     return entries;
   }
 
-  async #readRest(fragment: Fragment, span: Span): Promise<{ entries: readonly StoredEntry[]; whole: boolean }> {
-    try {
-      return await this.#readSpan(fragment, span);
-    } catch (error) {
-      if (hasCode(error)) return { entries: [], whole: false };
-      throw error;
-    }
-  }
-
-  /** Entries from the first on that one replica holds; `whole`: it gave all that it was asked for. */
-  async #readSpan(fragment: Fragment, span: Span): Promise<{ entries: readonly StoredEntry[]; whole: boolean }> {
+  /**
+   * Entries from the first on that one replica holds; `whole`: it gave all that it was asked for. Undefined: none has the first
+   * one; the tally knows why.
+   */
+  async #readSpan(
+    fragment: Fragment,
+    span: Span,
+    tally: Tally,
+  ): Promise<{ entries: readonly StoredEntry[]; whole: boolean } | undefined> {
     const { quorum } = this.#options.metadata;
-    const tally: Tally = { negative: 0, damaged: 0, unknown: 0, last: undefined };
     for (const slot of this.#order(fragment, span.first)) {
       const bookie = fragment.bookies[slot] as BookieId;
       const count = runInSlot(quorum, span.first, slot, span.last - span.first + 1);
@@ -98,7 +110,7 @@ export class Reader implements LedgerReader {
       }
       if (this.#favourite === bookie) this.#favourite = undefined;
     }
-    throw this.#failed(span.first, tally);
+    return undefined;
   }
 
   /** Slots that hold the entry, the most promising first. */
@@ -136,23 +148,56 @@ export class Reader implements LedgerReader {
     } catch (thrown) {
       const error = toMagnetarError(thrown);
       if (hasCode(error, 'NO_SUCH_ENTRY', 'NO_SUCH_LEDGER')) tally.negative++;
-      else if (hasCode(error, 'CHECKSUM_MISMATCH')) tally.damaged++;
-      else tally.unknown++;
+      else if (hasCode(error, 'CHECKSUM_MISMATCH', 'ENTRY_UNKNOWN')) tally.gone++;
+      else tally.unreachable++;
       if (!hasCode(error, 'NO_SUCH_ENTRY', 'NO_SUCH_LEDGER')) tally.last = error;
       return [];
     }
   }
 
-  /** LP-8: absent only when every copy says so; lost only when every copy is known and none is good. */
-  #failed(entry: EntryId, tally: Tally): MagnetarError {
+  /** LP-8: a copy that nobody could ask may be good. */
+  #unreadable(entry: EntryId, tally: Tally): MagnetarError {
     const where = `entry ${entry} of ledger ${this.ledgerId}`;
-    const counts = `${tally.negative} copies absent, ${tally.damaged} damaged, ${tally.unknown} out of reach`;
-    const options = { cause: tally.last };
-    if (tally.unknown > 0) {
-      const why = tally.last === undefined ? '' : `: ${tally.last.message}`;
-      return new MagnetarError('UNAVAILABLE', `cannot read ${where}: ${counts}${why}`, options);
-    }
-    if (tally.damaged > 0) return new MagnetarError('DATA_LOSS', `${where} is lost: ${counts}`, options);
-    return new MagnetarError('NO_SUCH_ENTRY', `no bookie has ${where}`);
+    const why = tally.last === undefined ? '' : `: ${tally.last.message}`;
+    return new MagnetarError('UNAVAILABLE', `cannot read ${where}: ${countsOf(tally)}${why}`, { cause: tally.last });
   }
+
+  /** LP-31: every copy was asked for, and none is good. Says up to where that is so, at least. */
+  async #lost(fragment: Fragment, { first, last }: Omit<Span, 'maxBytes'>, tally: Tally): Promise<MagnetarError> {
+    const end = await this.#lostUpTo(fragment, first, Math.min(last, first + PROBES));
+    const where = first === end ? `entry ${first}` : `entries ${first} to ${end}`;
+    const why = tally.last === undefined ? '' : `: ${tally.last.message}`;
+    const lost = end === first ? 'is lost' : 'are lost';
+    return new MagnetarError(
+      'DATA_LOSS',
+      `${where} of ledger ${this.ledgerId} ${lost}; of the first one ${countsOf(tally)}${why}`,
+      {
+        details: { ledgerId: String(this.ledgerId), firstEntryId: String(first), lastEntryId: String(end) },
+        cause: tally.last,
+      },
+    );
+  }
+
+  /** The last of the entries from `first` on, itself lost, that are all lost. Never asks for many that turn out to be good. */
+  async #lostUpTo(fragment: Fragment, first: number, last: number): Promise<EntryId> {
+    let end = first;
+    for (let width = 1; end < last; width = Math.min(2 * width, PROBES_AT_ONCE)) {
+      const wanted = Array.from({ length: Math.min(width, last - end) }, (_, i) => end + 1 + i);
+      const lost = await Promise.all(wanted.map(async (entry) => this.#isLost(fragment, entry as EntryId)));
+      const good = lost.indexOf(false);
+      if (good >= 0) return (end + good) as EntryId;
+      end += lost.length;
+    }
+    return end as EntryId;
+  }
+
+  async #isLost(fragment: Fragment, entry: EntryId): Promise<boolean> {
+    const tally = newTally();
+    const found = await this.#readSpan(fragment, { first: entry, last: entry, maxBytes: 1 }, tally);
+    return found === undefined && tally.unreachable === 0;
+  }
+}
+
+function countsOf({ negative, gone, unreachable }: Tally): string {
+  return `${negative} copies are absent, ${gone} damaged, ${unreachable} out of reach`;
 }

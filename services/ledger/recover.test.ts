@@ -1,14 +1,15 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { type ErrorCode, MagnetarError } from '../lib/errors.ts';
 import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
+import { silentLogger } from '../runtime/logger.ts';
 import { Gate } from './testing/gate.ts';
-import type { BookieCall } from './testing/memory-bookie.ts';
-import { append, createLedger, MemoryCluster, readTexts } from './testing/memory-cluster.ts';
+import type { BookieCall, MemoryBookie } from './testing/memory-bookie.ts';
+import { append, type ClusterOptions, createLedger, MemoryCluster, readTexts } from './testing/memory-cluster.ts';
 
 const clusters: MemoryCluster[] = [];
 
-function newCluster(): MemoryCluster {
-  const cluster = new MemoryCluster();
+function newCluster(options: ClusterOptions = {}): MemoryCluster {
+  const cluster = new MemoryCluster(options);
   clusters.push(cluster);
   return cluster;
 }
@@ -23,6 +24,15 @@ function code(expected: ErrorCode): { code: ErrorCode } {
 
 function unreachable(): never {
   throw new MagnetarError('UNAVAILABLE', 'cut off');
+}
+
+/** Copies that no longer match their digests. */
+function damage(bookie: MemoryBookie, ledger: LedgerId, entryIds: readonly number[]): void {
+  const entries = bookie.entries(ledger);
+  for (const id of entryIds as readonly EntryId[]) {
+    const stored = entries.get(id);
+    if (stored !== undefined) entries.set(id, { ...stored, payload: Buffer.from('!') });
+  }
 }
 
 /** Lets requests of one type wait, and tells when the first one does. */
@@ -58,7 +68,12 @@ describe('recovery', () => {
   test('an empty ledger is closed empty', async () => {
     const cluster = newCluster();
     const { ledgerId } = await createLedger(cluster.ledgers);
-    expect(await cluster.client().ledgers.recover(ledgerId)).toEqual({ ledgerId, lastEntryId: NO_ENTRY, length: 0 });
+    expect(await cluster.client().ledgers.recover(ledgerId)).toEqual({
+      ledgerId,
+      lastEntryId: NO_ENTRY,
+      length: 0,
+      lostTail: false,
+    });
   });
 
   test('LP-17: an entry that one bookie alone has is kept, and is then on all', async () => {
@@ -150,20 +165,78 @@ describe('recovery', () => {
     slow.release();
   });
 
-  test('a wrong master key, and damage in every copy, are called what they are', async () => {
+  test('a wrong master key, and a ledger that is not there, are called what they are', async () => {
     const cluster = newCluster();
-    const writer = await createLedger(cluster.ledgers);
-    await append(writer, 'a');
-    for (const bookie of cluster.bookies) {
-      const entries = bookie.entries(writer.ledgerId);
-      const stored = entries.get(0 as EntryId);
-      if (stored !== undefined) entries.set(0 as EntryId, { ...stored, payload: Buffer.from('!') });
-    }
-    await expect(cluster.client().ledgers.recover(writer.ledgerId)).rejects.toMatchObject(code('DATA_LOSS'));
     const { ledgerId } = await createLedger(cluster.ledgers);
     for (const bookie of cluster.bookies) await bookie.readLac({ ledgerId, fence: { masterKey: Buffer.alloc(16) } });
     await expect(cluster.client().ledgers.recover(ledgerId)).rejects.toMatchObject(code('BAD_MASTER_KEY'));
     await expect(cluster.ledgers.recover(999_999 as LedgerId)).rejects.toMatchObject(code('NO_SUCH_LEDGER'));
+  });
+
+  test('LP-31: damage in every copy ends no recovery: what is left is kept, and the loss is said', async () => {
+    const lines: string[] = [];
+    const cluster = newCluster({ logger: { ...silentLogger, error: (message) => lines.push(message) } });
+    const writer = await createLedger(cluster.ledgers);
+    // Nobody is told how far it is confirmed, so that recovery has to look at all of it.
+    for (const bookie of cluster.bookies) bookie.after = async () => await new Promise<void>(() => {});
+    for (let i = 0; i < 20; i++) writer.append([Buffer.from(`entry ${i}`)], () => {});
+    for (const bookie of cluster.bookies) {
+      while (bookie.entries(writer.ledgerId).size < 20) await new Promise((resolve) => setImmediate(resolve));
+      bookie.after = undefined;
+      damage(bookie, writer.ledgerId, [4, 5, 6, 12]);
+    }
+    const other = cluster.client().ledgers;
+    expect(await other.recover(writer.ledgerId)).toMatchObject({ lastEntryId: 19, lostTail: false });
+    expect(lines).toEqual([
+      expect.stringMatching(/^entries 4 to 6 of ledger \d+ are lost: .*3 damaged/),
+      expect.stringMatching(/^entries 12 to 12 of ledger \d+ are lost: /),
+    ]);
+    const reader = await other.reader(writer.ledgerId, () => 19 as EntryId);
+    const at = async (entry: number): Promise<number> => {
+      return (await reader.read(entry as EntryId, { maxEntries: 100, maxBytes: 10_000 })).length;
+    };
+    expect([await at(0), await at(7), await at(13)]).toEqual([4, 5, 7]);
+    await expect(at(5)).rejects.toMatchObject(code('DATA_LOSS'));
+  });
+
+  test('LP-31: damage in one of three copies loses nothing, and the copy is made good', async () => {
+    const cluster = newCluster();
+    const writer = await createLedger(cluster.ledgers);
+    await append(writer, 'a');
+    await append(writer, 'b');
+    damage(cluster.bookie('b0'), writer.ledgerId, [0, 1]);
+    const other = cluster.client().ledgers;
+    expect(await other.recover(writer.ledgerId)).toMatchObject({ lastEntryId: 1, lostTail: false });
+    expect(await readTexts(other, writer.ledgerId, 1 as EntryId)).toEqual(['a', 'b']);
+    expect(
+      cluster
+        .bookie('b0')
+        .entries(writer.ledgerId)
+        .get(1 as EntryId)
+        ?.payload.toString(),
+    ).toBe('b');
+  });
+
+  test('LP-32: when no copy can say where the end is, the ledger is closed at what is known, and that is said, for good', async () => {
+    const lines: string[] = [];
+    const cluster = newCluster({
+      quorum: { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 },
+      logger: { ...silentLogger, error: (message) => lines.push(message) },
+    });
+    const writer = await createLedger(cluster.ledgers);
+    for (let i = 0; i < 5; i++) await append(writer, `entry ${i}`);
+    for (const bookie of cluster.bookies) {
+      bookie.limbo = true;
+      bookie.entries(writer.ledgerId).delete(3 as EntryId);
+      bookie.entries(writer.ledgerId).delete(4 as EntryId);
+    }
+    const other = cluster.client().ledgers;
+    const end = await other.recover(writer.ledgerId);
+    expect(end).toMatchObject({ lastEntryId: 2, lostTail: true });
+    expect(lines).toEqual([
+      expect.stringMatching(/^ledger \d+ is closed at entry 2, the last one that is known: .* lost$/),
+    ]);
+    expect(await cluster.ledgers.recover(writer.ledgerId)).toEqual(end);
   });
 
   test('a long tail that nobody confirmed is recovered in bounded steps', async () => {

@@ -1,14 +1,15 @@
 /**
- * The driver of `protocol/recovery.ts` (LP-14 to LP-19).
+ * The driver of `protocol/recovery.ts` (LP-14 to LP-19, LP-31, LP-32).
  */
 import { assert } from '../lib/assert.ts';
 import { type ErrorCode, hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
-import type { EntryId, LedgerId } from '../lib/ids.ts';
+import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
 import type { AppendEntry, BookieId, StoredEntry } from './bookie.ts';
+import type { Logger } from '../runtime/logger.ts';
 import type { BookieLane } from './bookie-lane.ts';
 import type { ClosedLedger } from './ledgers.ts';
 import type { LedgerUpdater } from './metadata-update.ts';
-import { beginRecovery, closeByRecovery, type LedgerEnd, type LedgerMetadata } from './protocol/ledger-metadata.ts';
+import { beginRecovery, closeByRecovery, type LedgerMetadata, type RecoveredEnd } from './protocol/ledger-metadata.ts';
 import {
   type AbortReason,
   type LacOutcome,
@@ -24,30 +25,53 @@ const READ_AHEAD = 8;
 
 const ABORT_CODES: Readonly<Record<AbortReason, ErrorCode>> = {
   unreachable: 'UNAVAILABLE',
-  damaged: 'DATA_LOSS',
   badKey: 'BAD_MASTER_KEY',
 };
 
 interface RecoveryContext {
   readonly updater: LedgerUpdater;
   readonly lane: (id: BookieId) => BookieLane | undefined;
+  readonly logger: Logger;
 }
 
 /**
  * Fences a ledger, finds its end and closes it there; on a closed one, says where it ends. Several may do so at the same
  * time: the first to close decides, the others take over what it says. Ends within the deadlines of its requests.
  *
- * @throws NO_SUCH_LEDGER, UNAVAILABLE (too few copies answer: may be tried again), DATA_LOSS, BAD_MASTER_KEY
+ * What is lost is logged by whoever closes it.
+ *
+ * @throws NO_SUCH_LEDGER, UNAVAILABLE (too few copies answer: may be tried again), BAD_MASTER_KEY
  */
 export async function recoverLedger(context: RecoveryContext, id: LedgerId): Promise<ClosedLedger> {
   const frozen = await context.updater.update(id, beginRecovery);
   if (frozen.state === 'closed') return closed(id, frozen);
-  const end = await new RecoveryRun(context, id, frozen).run();
-  return closed(id, await context.updater.update(id, closeByRecovery(id, end)));
+  const run = new RecoveryRun(context, id, frozen);
+  const end = await run.run();
+  const metadata = await context.updater.update(id, closeByRecovery(id, end));
+  if (metadata.lostTail) logLostTail(context.logger, id, metadata);
+  for (const { first, last, why } of run.lost) {
+    context.logger.error(`entries ${first} to ${last} of ledger ${id} are lost: ${why}`, { ledger: id, first, last });
+  }
+  return closed(id, metadata);
+}
+
+function logLostTail(logger: Logger, ledger: LedgerId, { lastEntryId }: LedgerMetadata): void {
+  const last =
+    lastEntryId === NO_ENTRY ? 'before its first entry' : `at entry ${lastEntryId}, the last one that is known`;
+  const text = `ledger ${ledger} is closed ${last}: no copy can say what came behind it, and that is lost`;
+  logger.error(text, { ledger, lastEntryId });
 }
 
 function closed(ledgerId: LedgerId, metadata: LedgerMetadata): ClosedLedger {
-  return { ledgerId, lastEntryId: metadata.lastEntryId, length: metadata.length };
+  const { lastEntryId, length, lostTail } = metadata;
+  return { ledgerId, lastEntryId, length, lostTail };
+}
+
+/** Consecutive lost entries, and why the first one is. */
+interface LostRun {
+  readonly first: number;
+  last: number;
+  readonly why: string;
 }
 
 class RecoveryRun {
@@ -57,8 +81,9 @@ class RecoveryRun {
   readonly #machine: Recovery;
   /** A valid copy of each entry of the tail that was found, while it may have to be rewritten: not below `#oldest`. */
   readonly #found = new Map<number, StoredEntry>();
+  readonly lost: LostRun[] = [];
   #oldest = 0;
-  #resolve: (end: LedgerEnd) => void = () => {};
+  #resolve: (end: RecoveredEnd) => void = () => {};
   #reject: (error: MagnetarError) => void = () => {};
 
   constructor(context: RecoveryContext, id: LedgerId, frozen: LedgerMetadata) {
@@ -68,8 +93,8 @@ class RecoveryRun {
     this.#machine = new Recovery(frozen, READ_AHEAD);
   }
 
-  run(): Promise<LedgerEnd> {
-    return new Promise<LedgerEnd>((resolve, reject) => {
+  run(): Promise<RecoveredEnd> {
+    return new Promise<RecoveredEnd>((resolve, reject) => {
       this.#resolve = resolve;
       this.#reject = reject;
       this.#step({ type: 'start' });
@@ -100,6 +125,9 @@ class RecoveryRun {
       case 'rewrite':
         this.#rewrite(effect.entryId, effect.slot, effect.bookie);
         return;
+      case 'lost':
+        this.#noteLost(effect.entryId, effect.detail);
+        return;
       case 'close':
         this.#resolve(effect);
         return;
@@ -108,6 +136,12 @@ class RecoveryRun {
           new MagnetarError(ABORT_CODES[effect.reason], `ledger ${this.#id} cannot be recovered: ${effect.detail}`),
         );
     }
+  }
+
+  #noteLost(entryId: EntryId, why: string): void {
+    const before = this.lost.at(-1);
+    if (before?.last === entryId - 1) before.last = entryId;
+    else this.lost.push({ first: entryId, last: entryId, why });
   }
 
   /** An entry so far behind the newest read has been rewritten. */
@@ -125,8 +159,8 @@ class RecoveryRun {
   async #readLac(bookie: BookieId): Promise<LacOutcome> {
     try {
       const fence = { masterKey: this.#metadata.masterKey };
-      const { lac } = await this.#lane(bookie).readLac({ ledgerId: this.#id, fence });
-      return { kind: 'fenced', lac };
+      const { lac, lastEntryId } = await this.#lane(bookie).readLac({ ledgerId: this.#id, fence });
+      return { kind: 'fenced', lac, lastEntryId };
     } catch (error) {
       return { kind: hasCode(error, 'BAD_MASTER_KEY') ? 'badKey' : 'unknown' };
     }
@@ -148,6 +182,7 @@ class RecoveryRun {
       const error = toMagnetarError(thrown);
       if (hasCode(error, 'NO_SUCH_ENTRY', 'NO_SUCH_LEDGER')) return { kind: 'negative' };
       if (hasCode(error, 'CHECKSUM_MISMATCH')) return { kind: 'damaged' };
+      if (hasCode(error, 'ENTRY_UNKNOWN')) return { kind: 'limbo' };
       return { kind: hasCode(error, 'BAD_MASTER_KEY') ? 'badKey' : 'unknown' };
     }
   }

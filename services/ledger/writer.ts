@@ -229,6 +229,6 @@ export class Writer implements LedgerWriter {
     await updater.update(id, closeByWriter(id, end));
     stats.closed++;
     for (const { first, last } of holes) stats.missingCopies += last - first + 1;
-    return { ledgerId: id, ...end };
+    return { ledgerId: id, ...end, lostTail: false };
   }
 }

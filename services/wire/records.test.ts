@@ -139,6 +139,7 @@ recordSuite(
     state: fc.constantFrom('open', 'inRecovery', 'closed'),
     lastEntryId: entryIdsOrNone,
     length: safe,
+    lostTail: fc.boolean(),
     masterKey: bytes,
     fragments: fc.array(fc.record({ firstEntryId: entryIds, bookies: fc.array(text, { maxLength: 3 }) }), {
       maxLength: 3,

@@ -68,6 +68,7 @@ export interface LedgerRecord {
   readonly lastEntryId: EntryId;
   /** Bytes. Meaningful when closed. */
   readonly length: number;
+  readonly lostTail: boolean;
   readonly masterKey: Buffer;
   readonly fragments: readonly Fragment[];
   readonly createdAt: Millis;
@@ -288,6 +289,7 @@ export const ledgerRecord: RecordCodec<LedgerRecord> = recordCodec(
     state: ledgerState(message.state),
     lastEntryId: safe(message.lastEntryId, -1) as EntryId,
     length: safe(message.length),
+    lostTail: message.lostTail,
     masterKey: message.masterKey,
     fragments: message.fragments.map(({ firstEntryId, bookies }) => ({
       firstEntryId: safe(firstEntryId) as EntryId,

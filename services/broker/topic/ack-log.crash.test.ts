@@ -373,7 +373,8 @@ describe('an ack log with owners that crash or are replaced at any point', () =>
 
       override async recover(id: LedgerId): Promise<ClosedLedger> {
         await Promise.resolve();
-        return { ledgerId: id, lastEntryId: (this.#world.ledger(id).durable - 1) as EntryId, length: 0 };
+        const lastEntryId = (this.#world.ledger(id).durable - 1) as EntryId;
+        return { ledgerId: id, lastEntryId, length: 0, lostTail: false };
       }
     }
     const { problems } = await playAll(20, (world, owner) => new Open(world, owner));

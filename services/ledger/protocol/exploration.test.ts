@@ -22,7 +22,7 @@ function world(seed: number, options: Partial<WorldOptions>): ProtocolWorld {
 
 /** Runs many worlds; all hold. Says what came about in them. */
 function explore(seeds: number, options: Partial<WorldOptions> = {}): ProtocolWorld['counts'] {
-  const total = { acked: 0, rewritten: 0, closedByWriter: 0, closedByRecovery: 0, adopted: 0, changes: 0, refused: 0 };
+  const total = { ...new ProtocolWorld({ ...SMALL, random: seededRandom(0) }).counts };
   for (let seed = 0; seed < seeds; seed++) {
     const { violations, counts } = world(seed, options);
     expect(violations, `seed ${seed}`).toEqual([]);
@@ -75,6 +75,29 @@ describe('LP-21: the invariants hold', () => {
     const counts = explore(4_000, { diskLoss: true });
     expect(counts.closedByRecovery).toBeGreaterThan(500);
   });
+
+  test('LP-31: with damage in one of three bookies nothing is lost', () => {
+    const counts = explore(4_000, { damagedBookies: 1 });
+    expect(counts.closedByRecovery).toBeGreaterThan(500);
+    expect([counts.lost, counts.lostTails]).toEqual([0, 0]);
+  });
+
+  test.each([2, 3])(
+    'LP-31, LP-32: with damage in %d of them whatever is left is kept, and the rest is said to be lost',
+    (n) => {
+      const counts = explore(4_000, { damagedBookies: n, entries: 5 });
+      expect(counts.closedByRecovery).toBeGreaterThan(500);
+      expect(counts.lost).toBeGreaterThan(100);
+      expect(counts.lostTails).toBeGreaterThan(100);
+    },
+  );
+
+  test('LP-31, LP-32: with a single copy', () => {
+    const quorum = { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 };
+    const counts = explore(3_000, { quorum, bookies: 1, entries: 5, damagedBookies: 1 });
+    expect(counts.lost).toBeGreaterThan(100);
+    expect(counts.lostTails).toBeGreaterThan(100);
+  });
 });
 
 describe('a broken rule is noticed', () => {
@@ -92,6 +115,20 @@ describe('a broken rule is noticed', () => {
 
   test('LP-17: a close without rewriting leaves entries on too few bookies', () => {
     expect(caught({ rewrites: false })).toMatch(/has 1 copies/);
+  });
+
+  test('LP-31: a bookie that says "never stored" of what is damaged', () => {
+    expect(caught({ damageIsSaid: false }, { damagedBookies: 1 })).toMatch(/was acknowledged; the end is/);
+  });
+
+  test('LP-31: a loss that is stated without having heard of every copy', () => {
+    expect(caught({ lossNeedsAnswers: false }, { damagedBookies: 1 })).toMatch(/a loss with [01] faults/);
+  });
+
+  test('LP-32: a tail that is given up although a bookie knows of more', () => {
+    expect(caught({ highestIsHeeded: false }, { damagedBookies: 3, entries: 5 })).toMatch(
+      /acknowledged and is cut off/,
+    );
   });
 
   test('LP-29: a bookie that lost its disk and says "never stored"', () => {

@@ -44,9 +44,9 @@ describe('ledger metadata', () => {
   });
 
   test('LP-19: recovery closes once; a second recoverer takes over the first one’s end', () => {
-    expect(closeByRecovery(id, end)(inRecovery)).toEqual(closed);
-    expect(closeByRecovery(id, { lastEntryId: at(9), length: 90 })(closed)).toBeUndefined();
-    expect(() => closeByRecovery(id, end)(open)).toThrow(/is open while it is being recovered/);
+    expect(closeByRecovery(id, { ...end, lostTail: false })(inRecovery)).toEqual(closed);
+    expect(closeByRecovery(id, { lastEntryId: at(9), length: 90, lostTail: true })(closed)).toBeUndefined();
+    expect(() => closeByRecovery(id, { ...end, lostTail: false })(open)).toThrow(/is open while it is being recovered/);
   });
 
   test('LP-7: a new fragment replaces an empty one, else comes behind it', () => {
@@ -76,7 +76,10 @@ describe('ledger metadata', () => {
 
   test('LP-18: bookies that recovery replaced become known with its close alone', () => {
     const ensemble = { firstEntryId: at(3), bookies: ['a', 'b', 'd'] };
-    expect(closeByRecovery(id, end, ensemble)(inRecovery)?.fragments).toEqual([lastFragment(open), ensemble]);
-    expect(closeByRecovery(id, end)(inRecovery)?.lastEntryId).not.toBe(NO_ENTRY);
+    expect(closeByRecovery(id, { ...end, lostTail: false }, ensemble)(inRecovery)?.fragments).toEqual([
+      lastFragment(open),
+      ensemble,
+    ]);
+    expect(closeByRecovery(id, { ...end, lostTail: false })(inRecovery)?.lastEntryId).not.toBe(NO_ENTRY);
   });
 });

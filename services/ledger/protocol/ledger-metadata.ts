@@ -24,6 +24,8 @@ export interface LedgerMetadata {
   readonly lastEntryId: EntryId;
   /** Bytes of all payloads; final when closed, 0 before. */
   readonly length: number;
+  /** Closed where the highest entry was that anybody knew of: entries behind it may have been confirmed, and are lost (LP-32). */
+  readonly lostTail: boolean;
   /** 16 bytes. */
   readonly masterKey: Buffer;
   /** In order of their first entry; at least one, the first from entry 0. */
@@ -35,6 +37,12 @@ export interface LedgerMetadata {
 export interface LedgerEnd {
   readonly lastEntryId: EntryId;
   readonly length: number;
+}
+
+/** Where recovery found the end. */
+export interface RecoveredEnd extends LedgerEnd {
+  /** As in LedgerMetadata. */
+  readonly lostTail: boolean;
 }
 
 /** What to write; undefined: nothing. Throws when the change is not allowed any more. */
@@ -50,6 +58,7 @@ export function newLedger(
     state: 'open',
     lastEntryId: NO_ENTRY,
     length: 0,
+    lostTail: false,
     masterKey: parts.masterKey,
     fragments: [{ firstEntryId: 0 as EntryId, bookies: parts.ensemble }],
     createdAt: parts.createdAt,
@@ -105,14 +114,15 @@ export function closeByWriter(id: LedgerId, end: LedgerEnd): Transition {
  */
 export function closeByRecovery(
   id: LedgerId,
-  end: LedgerEnd,
+  end: RecoveredEnd,
   ensemble?: { readonly firstEntryId: EntryId; readonly bookies: readonly string[] },
 ): Transition {
   return (metadata) => {
     if (metadata.state === 'closed') return undefined;
     assert(metadata.state === 'inRecovery', `ledger ${id} is ${metadata.state} while it is being recovered`);
     const fragments = ensemble === undefined ? metadata.fragments : withFragment(metadata.fragments, ensemble);
-    return { ...metadata, state: 'closed', fragments, lastEntryId: end.lastEntryId, length: end.length };
+    const { lastEntryId, length, lostTail } = end;
+    return { ...metadata, state: 'closed', fragments, lastEntryId, length, lostTail };
   };
 }
 

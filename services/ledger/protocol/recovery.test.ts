@@ -6,7 +6,8 @@ import { type LacOutcome, type ReadOutcome, Recovery, type RecoveryEffect } from
 
 const THREE: Quorum = { ensembleSize: 3, writeQuorum: 3, ackQuorum: 2 };
 const NO: ReadOutcome = { kind: 'negative' };
-const LIMBO: ReadOutcome = { kind: 'unknown' };
+const SILENT: ReadOutcome = { kind: 'unknown' };
+const LIMBO: ReadOutcome = { kind: 'limbo' };
 const BAD: ReadOutcome = { kind: 'damaged' };
 
 /** A copy; in these tests every entry is 10 bytes long. */
@@ -32,8 +33,10 @@ class Transcript {
     return short(this.machine.step({ type: 'start' }));
   }
 
-  lac(slot: number, outcome: LacOutcome | number): string {
-    const said: LacOutcome = typeof outcome === 'number' ? { kind: 'fenced', lac: outcome } : outcome;
+  /** A number: fenced, with this last-add-confirmed; `last`: the highest entry that the bookie knows of. */
+  lac(slot: number, outcome: LacOutcome | number, last = -1): string {
+    const said: LacOutcome =
+      typeof outcome === 'number' ? { kind: 'fenced', lac: outcome, lastEntryId: last } : outcome;
     return short(this.machine.step({ type: 'lac', slot, outcome: said }));
   }
 
@@ -65,7 +68,9 @@ function short(effects: readonly RecoveryEffect[]): string {
         case 'rewrite':
           return `${effect.bookie}<${effect.entryId}`;
         case 'close':
-          return `close ${effect.lastEntryId} ${effect.length}`;
+          return `close ${effect.lastEntryId} ${effect.length}${effect.lostTail ? ' lost tail' : ''}`;
+        case 'lost':
+          return `lost ${effect.entryId}`;
         case 'abort':
           return `abort ${effect.reason}`;
         default:
@@ -152,16 +157,82 @@ describe('finding the end', () => {
     expect(found.read(0, 1, NO)).toBe('');
   });
 
-  test('LP-12, LP-29: what is unknown is no negative: limbo, unreachable, damaged', () => {
+  test('LP-12, LP-29: what is unknown is no negative: a copy that nobody could ask may be good', () => {
+    for (const others of [
+      [NO, SILENT],
+      [NO, LIMBO],
+      [BAD, BAD],
+      [LIMBO, BAD],
+    ] as const) {
+      const t = new Transcript().fenced();
+      expect([t.read(0, 0, others[0]), t.read(0, 1, others[1])]).toEqual(['', '']);
+      expect(t.read(0, 2, SILENT)).toBe('abort unreachable');
+    }
+  });
+
+  test('LP-31: an entry that every copy was asked for, and that is stored and damaged, is passed over', () => {
+    for (const others of [
+      [NO, BAD],
+      [BAD, LIMBO],
+      [LIMBO, NO],
+    ] as const) {
+      const t = new Transcript().fenced();
+      expect([t.read(0, 0, others[0]), t.read(0, 1, others[1])]).toEqual(['', '']);
+      expect(t.read(0, 2, BAD)).toBe('lost 0 a>1 b>1 c>1');
+      expect(t.read(1, 2, valid(1))).toBe('a<1 b<1 c<1');
+      expect([t.rewritten(1, 0), t.rewritten(1, 1)]).toEqual(['', 'a>2 b>2 c>2']);
+      expect([t.read(2, 0, NO), t.read(2, 1, NO)]).toEqual(['', 'close 1 20']);
+    }
+  });
+
+  test('LP-16, LP-31: a quorum of negatives wins over damage: the entry was never acknowledged', () => {
     const t = new Transcript().fenced();
-    expect([t.read(0, 0, NO), t.read(0, 1, LIMBO)]).toEqual(['', '']);
-    expect(t.read(0, 2, LIMBO)).toBe('abort unreachable');
-    const damaged = new Transcript().fenced();
-    expect([damaged.read(0, 0, NO), damaged.read(0, 1, BAD)]).toEqual(['', '']);
-    expect(damaged.read(0, 2, BAD)).toBe('abort damaged');
-    const mixed = new Transcript().fenced();
-    expect([mixed.read(0, 0, BAD), mixed.read(0, 1, BAD)]).toEqual(['', '']);
-    expect(mixed.read(0, 2, LIMBO)).toBe('abort unreachable');
+    expect([t.read(0, 0, BAD), t.read(0, 1, NO)]).toEqual(['', '']);
+    expect(t.read(0, 2, NO)).toBe('close -1 0');
+  });
+
+  test('LP-31: one good copy is enough, also behind damaged ones', () => {
+    const t = new Transcript().fenced();
+    expect([t.read(0, 0, BAD), t.read(0, 1, LIMBO)]).toEqual(['', '']);
+    expect(t.read(0, 2, valid(0))).toBe('a<0 b<0 c<0');
+  });
+
+  test('LP-31: in limbo everywhere, with a later entry known: lost, and what is behind it is kept', () => {
+    const t = new Transcript();
+    t.start();
+    expect([t.lac(0, -1, 1), t.lac(1, -1)]).toEqual(['', 'a>0 b>0 c>0']);
+    expect([t.read(0, 0, LIMBO), t.read(0, 1, LIMBO)]).toEqual(['', '']);
+    expect(t.read(0, 2, LIMBO)).toBe('lost 0 a>1 b>1 c>1');
+    expect(t.read(1, 0, valid(1))).toBe('a<1 b<1 c<1');
+  });
+
+  test('LP-31: lost entries at the end count; the length is that of the last good one', () => {
+    const t = new Transcript(THREE, { readAhead: 3 }).fenced(1);
+    t.read(2, 0, valid(2));
+    t.rewritten(2, 0);
+    t.rewritten(2, 1);
+    expect([t.read(3, 0, BAD), t.read(3, 1, BAD)]).toEqual(['', '']);
+    expect(t.read(3, 2, BAD)).toBe('lost 3 a>6 b>6 c>6');
+    expect([t.read(4, 0, NO), t.read(4, 1, NO)]).toEqual(['', 'close 3 30']);
+  });
+
+  test('LP-32: the tail is lost when nobody can say and nobody knows of more, which all bookies have to have said', () => {
+    const t = new Transcript().fenced();
+    expect([t.read(0, 0, LIMBO), t.read(0, 1, LIMBO)]).toEqual(['', '']);
+    expect(t.read(0, 2, LIMBO)).toBe(''); // what does c know of?
+    expect(t.lac(2, -1)).toBe('close -1 0 lost tail');
+    const more = new Transcript().fenced();
+    for (const slot of [0, 1, 2]) more.read(0, slot, LIMBO);
+    expect(more.lac(2, -1, 4)).toBe('lost 0 a>1 b>1 c>1');
+    const silent = new Transcript().fenced();
+    for (const slot of [0, 1, 2]) silent.read(0, slot, LIMBO);
+    expect(silent.lac(2, { kind: 'unknown' })).toBe('abort unreachable');
+  });
+
+  test('LP-32: a quorum that can say is enough: nothing is lost with one of three in limbo', () => {
+    const t = new Transcript().fenced();
+    expect([t.read(0, 0, LIMBO), t.read(0, 1, NO)]).toEqual(['', '']);
+    expect(t.read(0, 2, NO)).toBe('close -1 0');
   });
 
   test('LP-17: a rewrite without an ack quorum leaves the ledger in recovery', () => {
@@ -206,7 +277,16 @@ describe('finding the end', () => {
     const lost = new Transcript().fenced(5);
     lost.read(6, 0, NO);
     lost.read(6, 1, NO);
-    expect([lost.read(5, 0, BAD), lost.read(5, 1, NO), lost.read(5, 2, NO)]).toEqual(['', '', 'abort damaged']);
+    expect([lost.read(5, 0, BAD), lost.read(5, 1, NO), lost.read(5, 2, NO)]).toEqual(['', '', 'lost 5 a>4 b>4 c>4']);
+    expect(lost.read(4, 0, valid(4))).toBe('close 5 50');
+    const unknown = new Transcript().fenced(0);
+    unknown.read(1, 0, NO);
+    unknown.read(1, 1, NO);
+    expect([unknown.read(0, 0, BAD), unknown.read(0, 1, BAD), unknown.read(0, 2, BAD)]).toEqual([
+      '',
+      '',
+      'lost 0 close 0 0',
+    ]);
   });
 
   test('after its end nothing moves it any more', () => {

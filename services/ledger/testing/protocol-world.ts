@@ -5,7 +5,8 @@
  *
  * Checked at every close and at the end (LP-21): every entry that was acknowledged is at or below the closed end; every
  * such entry is still on a bookie that readers ask; every entry of the closed ledger is on an ack quorum; bodies belong to their ids; and the
- * end never moves. `Rules` are what the world keeps to; a test breaks one to see the checks fail.
+ * end never moves. With fewer damaged bookies than an ack quorum nothing counts as lost (LP-31); with more, nothing of which
+ * there is a copy is cut off (LP-32). `Rules` are what the world keeps to; a test breaks one to see the checks fail.
  */
 import { assert } from '../../lib/assert.ts';
 import type { LedgerId, Millis } from '../../lib/ids.ts';
@@ -27,6 +28,12 @@ import { type ReadOutcome, Recovery, type RecoveryEffect, type RecoveryEvent } f
 
 /** What correct parts do. Each may be broken. */
 export interface Rules {
+  /** A bookie that knows an entry to be stored, and damaged, says so, and not "never stored" (LP-3, LP-31). */
+  readonly damageIsSaid: boolean;
+  /** Only a bookie that has answered counts towards a loss (LP-31, LP-32). */
+  readonly lossNeedsAnswers: boolean;
+  /** The end is not lost before an entry that a bookie knows of (LP-32). */
+  readonly highestIsHeeded: boolean;
   /** Reads of recovery fence (LP-16, LP-21a). */
   readonly readsFence: boolean;
   /** A bookie refuses what is not a rewrite once it is fenced (LP-10). */
@@ -40,6 +47,9 @@ export interface Rules {
 }
 
 const ALL_RULES: Rules = {
+  damageIsSaid: true,
+  lossNeedsAnswers: true,
+  highestIsHeeded: true,
   readsFence: true,
   fenceHolds: true,
   limbo: true,
@@ -57,6 +67,8 @@ export interface WorldOptions {
   readonly loss: number;
   /** One bookie loses its disk at some time. */
   readonly diskLoss?: boolean;
+  /** So many bookies are damaged at some time: of each entry that they have, a copy may go bad; some lose track of what they had. */
+  readonly damagedBookies?: number;
   /** The writer replaces bookies that failed. */
   readonly ensembleChange?: boolean;
   readonly rules?: Partial<Rules>;
@@ -72,6 +84,8 @@ class ModelBookie {
   fenced = false;
   limbo = false;
   entries = new Map<number, StoredCopy>();
+  /** Entries that it knows to have stored, and cannot give. */
+  damaged = new Set<number>();
 }
 
 const LEDGER = 1 as LedgerId;
@@ -90,6 +104,7 @@ export class ProtocolWorld {
   #writerClosed = false;
   #changing = false;
   #lostDisks = 0;
+  #damagedBookies = 0;
   /** What came about, to be counted by tests: a world in which nothing happens proves nothing. */
   readonly counts = {
     acked: 0,
@@ -99,6 +114,8 @@ export class ProtocolWorld {
     adopted: 0,
     changes: 0,
     refused: 0,
+    lost: 0,
+    lostTails: 0,
   };
   /** Every invariant that did not hold. */
   readonly violations: string[] = [];
@@ -120,11 +137,11 @@ export class ProtocolWorld {
     for (let i = 0; i < this.#options.recoverers; i++) this.#sometime(() => this.#recover(RECOVERIES));
     if (this.#options.random.next() < 0.5) this.#sometime(() => this.#closeWriter());
     if (this.#options.diskLoss === true) this.#sometime(() => this.#loseDisk());
+    for (const id of this.#chosen(this.#options.damagedBookies ?? 0)) this.#sometime(() => this.#damage(id));
     this.#drain(this.#options.loss);
     this.#recover(1);
     this.#drain(0);
-    if (this.#metadata.state !== 'closed' && this.#lostDisks === 0)
-      this.violations.push('never closed, though nothing is lost any more');
+    if (this.#metadata.state !== 'closed') this.violations.push('never closed, though nothing is lost any more');
     this.#check();
   }
 
@@ -207,6 +224,7 @@ export class ProtocolWorld {
       return false;
     }
     bookie.entries.set(entryId, copy);
+    bookie.damaged.delete(entryId);
     return true;
   }
 
@@ -255,7 +273,14 @@ export class ProtocolWorld {
     if (next === undefined) return;
     if (this.#metadata.state === 'closed') this.violations.push('a closed ledger was changed');
     this.#metadata = next;
-    if (next.state === 'closed') this.#check();
+    if (next.state !== 'closed') return;
+    this.#check();
+    if (!next.lostTail) return;
+    this.counts.lostTails++;
+    // LP-32: the tail is lost only where nobody has anything of it.
+    for (let entry = next.lastEntryId + 1; entry <= this.#acked; entry++) {
+      if (this.#copies(entry).length > 0) this.violations.push(`entry ${entry} was acknowledged and is cut off`);
+    }
   }
 
   // Recovery.
@@ -280,15 +305,14 @@ export class ProtocolWorld {
         const { slot, bookie } = effect;
         this.#exchange(
           () => this.#readLac(bookie),
-          (lac) =>
-            run.step({ type: 'lac', slot, outcome: lac === undefined ? { kind: 'unknown' } : { kind: 'fenced', lac } }),
+          (known) => run.step({ type: 'lac', slot, outcome: { kind: 'fenced', ...known } }),
           () => run.step({ type: 'lac', slot, outcome: { kind: 'unknown' } }),
         );
         return;
       }
       case 'read': {
         const { entryId, slot, bookie } = effect;
-        const silence: ReadOutcome = { kind: this.#rules.silenceIsUnknown ? 'unknown' : 'negative' };
+        const silence: ReadOutcome = { kind: this.#silence() };
         this.#exchange(
           () => this.#read(bookie, entryId),
           ({ outcome, copy }) => {
@@ -305,10 +329,13 @@ export class ProtocolWorld {
       case 'close':
         this.#possible.push(() => {
           const before = this.#metadata;
-          this.#change(closeByRecovery(LEDGER, { lastEntryId: effect.lastEntryId, length: effect.length }));
+          this.#change(closeByRecovery(LEDGER, effect));
           if (this.#metadata === before) this.counts.adopted++;
           else this.counts.closedByRecovery++;
         });
+        return;
+      case 'lost':
+        this.counts.lost++;
         return;
       case 'abort':
         if (run.attempts > 1) this.#possible.push(() => this.#recover(run.attempts - 1));
@@ -317,11 +344,19 @@ export class ProtocolWorld {
     }
   }
 
-  #readLac(id: string): number | undefined {
+  #silence(): 'unknown' | 'negative' | 'limbo' {
+    if (!this.#rules.lossNeedsAnswers) return 'limbo';
+    return this.#rules.silenceIsUnknown ? 'unknown' : 'negative';
+  }
+
+  #readLac(id: string): { lac: number; lastEntryId: number } {
     const bookie = this.#bookie(id);
     bookie.fenced = true;
-    if (bookie.limbo && this.#rules.limbo) return undefined;
-    return Math.max(-1, ...[...bookie.entries.values()].map(({ lac }) => lac));
+    const known = this.#rules.highestIsHeeded ? [...bookie.entries.keys(), ...bookie.damaged] : [];
+    return {
+      lac: Math.max(-1, ...[...bookie.entries.values()].map(({ lac }) => lac)),
+      lastEntryId: Math.max(-1, ...known),
+    };
   }
 
   #read(id: string, entryId: number): { outcome: ReadOutcome; copy: StoredCopy | undefined } {
@@ -329,7 +364,8 @@ export class ProtocolWorld {
     if (this.#rules.readsFence) bookie.fenced = true;
     const copy = bookie.entries.get(entryId);
     if (copy !== undefined) return { outcome: { kind: 'valid', length: copy.length }, copy };
-    return { outcome: { kind: bookie.limbo && this.#rules.limbo ? 'unknown' : 'negative' }, copy };
+    if (bookie.damaged.has(entryId) && this.#rules.damageIsSaid) return { outcome: { kind: 'damaged' }, copy };
+    return { outcome: { kind: bookie.limbo && this.#rules.limbo ? 'limbo' : 'negative' }, copy };
   }
 
   #rewrite(
@@ -354,14 +390,37 @@ export class ProtocolWorld {
 
   // Faults and checks.
 
+  #chosen(count: number): string[] {
+    const ids = [...this.#bookies.keys()];
+    while (ids.length > count) ids.splice(Math.floor(this.#options.random.next() * ids.length), 1);
+    return ids;
+  }
+
   /** LP-28: the bookie comes back empty; it knows that it does, and is fenced for every ledger that it may have had. */
   #loseDisk(): void {
-    const ids = [...this.#bookies.keys()];
-    const bookie = this.#bookie(ids[Math.floor(this.#options.random.next() * ids.length)] ?? '');
+    const [id = ''] = this.#chosen(1);
+    const bookie = this.#bookie(id);
     this.#lostDisks++;
     bookie.entries = new Map();
     bookie.fenced = this.#rules.limbo;
     bookie.limbo = true;
+  }
+
+  /** Copies go bad: of some the bookie still knows that it had them, of others (from some entry on) nothing (LP-29). */
+  #damage(id: string): void {
+    const { random } = this.#options;
+    const bookie = this.#bookie(id);
+    const forgetsFrom = random.next() < 0.5 ? Math.floor(random.next() * this.#options.entries) : undefined;
+    for (const entryId of bookie.entries.keys()) {
+      if (random.next() < 0.5) continue;
+      bookie.entries.delete(entryId);
+      if (forgetsFrom === undefined || entryId < forgetsFrom) bookie.damaged.add(entryId);
+    }
+    if (forgetsFrom !== undefined) {
+      bookie.limbo = true;
+      bookie.fenced ||= this.#rules.limbo; // it takes nothing more of the ledger (LP-29)
+    }
+    this.#damagedBookies++;
   }
 
   #copies(entryId: number): StoredCopy[] {
@@ -373,14 +432,18 @@ export class ProtocolWorld {
   }
 
   #check(): void {
-    const { state, lastEntryId, length, quorum } = this.#metadata;
+    const { state, lastEntryId, length, quorum, lostTail } = this.#metadata;
     if (state !== 'closed') return;
-    if (this.#acked > lastEntryId)
+    const faults = this.#lostDisks + this.#damagedBookies;
+    if (this.#acked > lastEntryId && !lostTail)
       this.violations.push(`entry ${this.#acked} was acknowledged; the end is ${lastEntryId}`);
-    if (length !== ENTRY_BYTES * (lastEntryId + 1)) this.violations.push(`length ${length} at end ${lastEntryId}`);
+    if (faults < quorum.ackQuorum && (lostTail || this.counts.lost > 0))
+      this.violations.push(`a loss with ${faults} faults, where ${quorum.ackQuorum} copies were acknowledged`);
+    const whole = length === ENTRY_BYTES * (lastEntryId + 1);
+    if (!whole && faults < quorum.ackQuorum) this.violations.push(`length ${length} at end ${lastEntryId}`);
     for (let entry = 0; entry <= lastEntryId; entry++) {
       const copies = this.#copies(entry);
-      const enough = Math.max(1, quorum.ackQuorum - this.#lostDisks);
+      const enough = faults >= quorum.ackQuorum ? 0 : quorum.ackQuorum - faults;
       if (copies.length < enough)
         this.violations.push(`entry ${entry} of the closed ledger has ${copies.length} copies`);
       if (copies.some(({ body }) => body !== `body ${entry}`))

@@ -225,7 +225,7 @@ class WorldWriter implements LedgerWriter {
       this.#world.transact(this.#world.owner, () => {});
       this.#ledger.closed = true;
       this.#ledger.entries.length = this.#ledger.durable;
-      return { ledgerId: this.ledgerId, lastEntryId: this.lastConfirmed, length: 0 };
+      return { ledgerId: this.ledgerId, lastEntryId: this.lastConfirmed, length: 0, lostTail: false };
     });
   }
 }
@@ -261,7 +261,7 @@ export class WorldLedgers implements Ledgers {
         ledger.entries.length = ledger.durable;
         ledger.closed = true;
       }
-      return { ledgerId: id, lastEntryId: (ledger.durable - 1) as EntryId, length: 0 };
+      return { ledgerId: id, lastEntryId: (ledger.durable - 1) as EntryId, length: 0, lostTail: false };
     });
   }
 

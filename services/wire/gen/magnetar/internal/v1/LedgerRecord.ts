@@ -48,6 +48,10 @@ export interface LedgerRecord {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt'?: (number | string | Long);
+  /**
+   * True: entries behind the last one may have been confirmed, and are lost (LP-32). Meaningful when closed.
+   */
+  'lostTail'?: (boolean);
 }
 
 /**
@@ -94,4 +98,8 @@ export interface LedgerRecord__Output {
    * Creation time, milliseconds since 1970-01-01 UTC.
    */
   'createdAt': (Long);
+  /**
+   * True: entries behind the last one may have been confirmed, and are lost (LP-32). Meaningful when closed.
+   */
+  'lostTail': (boolean);
 }
