@@ -1,7 +1,7 @@
 /**
  * Ledgers, as brokers use them. `openLedgers()` makes one out of a metadata store and a way to reach bookies.
  */
-import { hasCode, type MagnetarError } from '../lib/errors.ts';
+import type { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { Compare, Write } from '../metadata/store.ts';
 
@@ -54,17 +54,15 @@ export interface LedgerReader {
   /**
    * Consecutive entries from `first` on, at least one, as many as fit into `maxBytes`; fewer before one that is lost. Fails
    * over between copies.
-   * @throws NO_SUCH_ENTRY (`first` is behind the end), DATA_LOSS (every copy was asked for and none is good; `lostEntries` tells
-   * up to where), UNAVAILABLE (a copy is out of reach, which may be good).
+   * @throws NO_SUCH_ENTRY (`first` is behind the end), DATA_LOSS (every copy of `first` has answered and none is good: this
+   * entry is lost, those behind it may not be), UNAVAILABLE (a copy is out of reach, which may be good).
    */
   read(first: EntryId, limits: { maxEntries: number; maxBytes: number }): Promise<readonly LedgerEntry[]>;
-}
-
-/** The entries that a DATA_LOSS of `LedgerReader.read` is about; undefined for any other error. */
-export function lostEntries(error: unknown): { readonly first: EntryId; readonly last: EntryId } | undefined {
-  if (!hasCode(error, 'DATA_LOSS')) return undefined;
-  const [first, last] = [Number(error.details['firstEntryId']), Number(error.details['lastEntryId'])];
-  return first >= 0 && last >= first ? { first: first as EntryId, last: last as EntryId } : undefined;
+  /**
+   * How far a loss reaches, for an entry of which `read` says DATA_LOSS: all from it up to the one returned are lost. Looks at
+   * some thousands at most; the one behind may be lost, too.
+   */
+  lostUpTo(first: EntryId): Promise<EntryId>;
 }
 
 export type { Quorum } from './protocol/distribution.ts';

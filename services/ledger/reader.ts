@@ -37,8 +37,8 @@ function newTally(): Tally {
   return { negative: 0, gone: 0, unreachable: 0, last: undefined };
 }
 
-/** So many entries behind a lost one are looked at to say how far the loss reaches, and so many of them at the same time. */
-const PROBES = 8_192;
+/** So many entries behind a lost one are looked at in one go, and so many of them at the same time. */
+const MOST_PROBES = 8_192;
 const PROBES_AT_ONCE = 16;
 
 export class Reader implements LedgerReader {
@@ -75,7 +75,7 @@ export class Reader implements LedgerReader {
       const found = await this.#readSpan(fragment, span, tally);
       if (found === undefined && entries.length === 0) {
         if (tally.unreachable > 0) throw this.#unreadable(first, tally);
-        throw await this.#lost(fragment, { first, last: Math.min(last, end) }, tally);
+        throw this.#lost(first, tally);
       }
       // What is there already is worth more than an error about what follows: the caller asks for that again.
       if (found === undefined) break;
@@ -162,27 +162,22 @@ export class Reader implements LedgerReader {
     return new MagnetarError('UNAVAILABLE', `cannot read ${where}: ${countsOf(tally)}${why}`, { cause: tally.last });
   }
 
-  /** LP-31: every copy was asked for, and none is good. Says up to where that is so, at least. */
-  async #lost(fragment: Fragment, { first, last }: Omit<Span, 'maxBytes'>, tally: Tally): Promise<MagnetarError> {
-    const end = await this.#lostUpTo(fragment, first, Math.min(last, first + PROBES));
-    const where = first === end ? `entry ${first}` : `entries ${first} to ${end}`;
+  /** LP-31: every copy was asked for, and none is good. */
+  #lost(entry: EntryId, tally: Tally): MagnetarError {
     const why = tally.last === undefined ? '' : `: ${tally.last.message}`;
-    const lost = end === first ? 'is lost' : 'are lost';
-    return new MagnetarError(
-      'DATA_LOSS',
-      `${where} of ledger ${this.ledgerId} ${lost}; of the first one ${countsOf(tally)}${why}`,
-      {
-        details: { ledgerId: String(this.ledgerId), firstEntryId: String(first), lastEntryId: String(end) },
-        cause: tally.last,
-      },
-    );
+    const details = { ...tally.last?.details, ledgerId: String(this.ledgerId), entryId: String(entry) };
+    const text = `entry ${entry} of ledger ${this.ledgerId} is lost: ${countsOf(tally)}${why}`;
+    return new MagnetarError('DATA_LOSS', text, { details, cause: tally.last });
   }
 
-  /** The last of the entries from `first` on, itself lost, that are all lost. Never asks for many that turn out to be good. */
-  async #lostUpTo(fragment: Fragment, first: number, last: number): Promise<EntryId> {
-    let end = first;
-    for (let width = 1; end < last; width = Math.min(2 * width, PROBES_AT_ONCE)) {
-      const wanted = Array.from({ length: Math.min(width, last - end) }, (_, i) => end + 1 + i);
+  async lostUpTo(first: EntryId): Promise<EntryId> {
+    const { metadata, upTo } = this.#options;
+    const { fragment, last = upTo() } = fragmentOf(metadata, first);
+    const limit = Math.min(last, upTo(), first + MOST_PROBES);
+    let end: number = first;
+    // Never asks for many that turn out to be good.
+    for (let width = 1; end < limit; width = Math.min(2 * width, PROBES_AT_ONCE)) {
+      const wanted = Array.from({ length: Math.min(width, limit - end) }, (_, i) => end + 1 + i);
       const lost = await Promise.all(wanted.map(async (entry) => this.#isLost(fragment, entry as EntryId)));
       const good = lost.indexOf(false);
       if (good >= 0) return (end + good) as EntryId;

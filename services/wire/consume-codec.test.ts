@@ -116,6 +116,21 @@ const responses: fc.Arbitrary<ConsumeResponse> = fc.record(
     ),
     closed: fc.array(fc.record({ consumer: uint32, error: errors }, { requiredKeys: ['consumer'] }), { maxLength: 3 }),
     credit: credits,
+    losses: fc.array(
+      fc.record(
+        {
+          consumer: uint32,
+          firstIndex: indexes,
+          lastIndex: indexes,
+          ledgerId: ledgerIds,
+          firstEntryId: entryIds,
+          lastEntryId: entryIds,
+          error: errors,
+        },
+        { requiredKeys: ['consumer', 'firstIndex', 'lastIndex', 'ledgerId', 'firstEntryId', 'error'] },
+      ),
+      { maxLength: 3 },
+    ),
   },
   { requiredKeys: [] },
 );
@@ -124,7 +139,7 @@ codecContract('ConsumeResponse', {
   codec: consumeResponse,
   type: referenceType(FILE, 'magnetar.v1.ConsumeResponse'),
   frames: responses,
-  repeated: ['subscribed', 'deliveries', 'caughtUp', 'ackReceipts', 'seeksDone', 'closed'],
+  repeated: ['subscribed', 'deliveries', 'caughtUp', 'ackReceipts', 'seeksDone', 'closed', 'losses'],
 });
 
 test('a seek to nowhere and half a range are violations that say so', () => {

@@ -30,6 +30,7 @@ import type {
   ConsumeResponse,
   Credit,
   Delivery,
+  Loss,
   SeekDone,
   ServerHello,
   Subscribed,
@@ -55,6 +56,7 @@ export const consumeResponse: Codec<ConsumeResponse> = {
     putItems(writer, 6, frame.seeksDone, writeSeekDone);
     putItems(writer, 7, frame.closed, writeClosed);
     putOptional(writer, 8, frame.credit, writeCredit);
+    putItems(writer, 9, frame.losses, writeLoss);
     return writer.finish();
   },
 
@@ -67,6 +69,7 @@ export const consumeResponse: Codec<ConsumeResponse> = {
     const ackReceipts: AckReceipt[] = [];
     const seeksDone: SeekDone[] = [];
     const closed: ConsumerClosed[] = [];
+    const losses: Loss[] = [];
     let credit: Credit | undefined;
     while (reader.next()) {
       if (reader.field === 1) hello = readServerHello(reader.message());
@@ -77,9 +80,10 @@ export const consumeResponse: Codec<ConsumeResponse> = {
       else if (reader.field === 6) seeksDone.push(readSeekDone(reader.message()));
       else if (reader.field === 7) closed.push(readClosed(reader.message()));
       else if (reader.field === 8) credit = readCredit(reader.message());
+      else if (reader.field === 9) losses.push(readLoss(reader.message()));
       else reader.skip();
     }
-    const frame = { subscribed, deliveries, caughtUp, ackReceipts, seeksDone, closed };
+    const frame = { subscribed, deliveries, caughtUp, ackReceipts, seeksDone, closed, losses };
     return hello === undefined && credit === undefined ? frame : withHello(frame, hello, credit);
   },
 };
@@ -149,6 +153,35 @@ function readDelivery(reader: ProtoReader): Delivery {
     else reader.skip();
   }
   return { consumer, ledgerId, entryId, index, appendTime, crc32c, skip, block, redeliveries };
+}
+
+function writeLoss(writer: ProtoWriter, loss: Loss): void {
+  putInteger(writer, 1, loss.consumer);
+  putInteger(writer, 2, loss.firstIndex);
+  putInteger(writer, 3, loss.lastIndex);
+  putInteger(writer, 4, loss.ledgerId);
+  putInteger(writer, 5, loss.firstEntryId);
+  if (loss.lastEntryId !== undefined) writer.varint(6, loss.lastEntryId);
+  putOptional(writer, 7, loss.error, writeError);
+}
+
+function readLoss(reader: ProtoReader): Loss {
+  let [consumer, firstIndex, lastIndex] = [0, 0 as MessageIndex, 0 as MessageIndex];
+  let [ledgerId, firstEntryId] = [0 as LedgerId, 0 as EntryId];
+  let lastEntryId: EntryId | undefined;
+  let error: WireError = { code: 'DATA_LOSS', message: 'messages are lost', retryable: false, details: {} };
+  while (reader.next()) {
+    if (reader.field === 1) consumer = uint32(reader);
+    else if (reader.field === 2) firstIndex = readIndex(reader);
+    else if (reader.field === 3) lastIndex = readIndex(reader);
+    else if (reader.field === 4) ledgerId = readLedgerId(reader);
+    else if (reader.field === 5) firstEntryId = readEntryId(reader);
+    else if (reader.field === 6) lastEntryId = readEntryId(reader);
+    else if (reader.field === 7) error = readError(reader.message());
+    else reader.skip();
+  }
+  const loss = { consumer, firstIndex, lastIndex, ledgerId, firstEntryId, error };
+  return lastEntryId === undefined ? loss : { ...loss, lastEntryId };
 }
 
 function writeCaughtUp(writer: ProtoWriter, caughtUp: CaughtUp): void {

@@ -178,6 +178,17 @@ export interface Delivery {
   readonly redeliveries: number;
 }
 
+export interface Loss {
+  readonly consumer: number;
+  readonly firstIndex: MessageIndex;
+  readonly lastIndex: MessageIndex;
+  readonly ledgerId: LedgerId;
+  readonly firstEntryId: EntryId;
+  /** Absent: nobody knows how many entries there were. */
+  readonly lastEntryId?: EntryId;
+  readonly error: WireError;
+}
+
 export interface CaughtUp {
   readonly consumer: number;
   readonly index: MessageIndex;
@@ -211,6 +222,7 @@ export interface ConsumeResponse {
   readonly seeksDone?: readonly SeekDone[];
   readonly closed?: readonly ConsumerClosed[];
   readonly credit?: Credit;
+  readonly losses?: readonly Loss[];
 }
 
 export interface WireAppendEntry {

@@ -70,7 +70,7 @@ const ackRecords: fc.Arbitrary<AckLogRecord> = fc.oneof(
   fc.record({ type: fc.constant('deleted' as const), subscription: safe }),
   fc.record({ type: fc.constant('delta' as const), subscription: safe, below: indexes, ranges: numbers }),
   fc.record({ type: fc.constant('reset' as const), subscription: safe, markDelete: indexes }),
-  fc.record({ type: fc.constant('snapshotBegin' as const), snapshot: safe }),
+  fc.record({ type: fc.constant('snapshotBegin' as const), snapshot: safe, missingBelow: indexes }),
   fc.record({
     type: fc.constant('page' as const),
     subscription: subscriptions,
@@ -164,7 +164,11 @@ recordSuite(
   }),
 );
 recordSuite('TopicLedgerChunk', topicLedgerChunk, fc.record({ ledgers: topicLedgers }));
-recordSuite('AckLogEntry', ackLogEntry, fc.record({ records: fc.array(ackRecords, { maxLength: 5 }) }));
+recordSuite(
+  'AckLogEntry',
+  ackLogEntry,
+  fc.record({ records: fc.array(ackRecords, { maxLength: 5 }), structure: safe }),
+);
 
 test('what a newer version may add is refused, not passed over', () => {
   const entry = referenceType(FILE, 'magnetar.internal.v1.AckLogEntry');

@@ -154,7 +154,7 @@ export type AckLogRecord =
       readonly ranges: readonly number[];
     }
   | { readonly type: 'reset'; readonly subscription: number; readonly markDelete: MessageIndex }
-  | { readonly type: 'snapshotBegin'; readonly snapshot: number }
+  | { readonly type: 'snapshotBegin'; readonly snapshot: number; readonly missingBelow: MessageIndex }
   | {
       readonly type: 'page';
       readonly subscription: SubscriptionCreated;
@@ -167,6 +167,8 @@ export type AckLogRecord =
 
 export interface AckLogEntry {
   readonly records: readonly AckLogRecord[];
+  /** 1 + how many records of the log, up to this entry, made, deleted or moved a subscription; 0: not known. */
+  readonly structure: number;
 }
 
 /** Turns records of one kind into bytes and back. */
@@ -358,8 +360,8 @@ export const topicLedgerChunk: RecordCodec<TopicLedgerChunk> = recordCodec(
 export const ackLogEntry: RecordCodec<AckLogEntry> = recordCodec(
   'AckLogEntry',
   protos['magnetar.internal.v1.AckLogEntry'],
-  (value: AckLogEntry) => ({ records: value.records.map(ackRecordToProto) }),
-  (message) => ({ records: message.records.map(ackRecordFromProto) }),
+  (value: AckLogEntry) => ({ records: value.records.map(ackRecordToProto), structure: value.structure }),
+  (message) => ({ records: message.records.map(ackRecordFromProto), structure: safe(message.structure) }),
 );
 
 function ackRecordToProto(record: AckLogRecord): ProtoAckLogRecord {
@@ -388,8 +390,10 @@ function ackRecordFromProto(message: AckLogRecord__Output): AckLogRecord {
       const { subscription, markDelete } = present(message.reset, 'reset');
       return { type: 'reset', subscription: safe(subscription), markDelete: safe(markDelete) as MessageIndex };
     }
-    case 'snapshotBegin':
-      return { type: 'snapshotBegin', snapshot: safe(present(message.snapshotBegin, 'snapshotBegin').snapshot) };
+    case 'snapshotBegin': {
+      const { snapshot, missingBelow } = present(message.snapshotBegin, 'snapshotBegin');
+      return { type: 'snapshotBegin', snapshot: safe(snapshot), missingBelow: safe(missingBelow) as MessageIndex };
+    }
     case 'page': {
       const { subscription, fromIndex, toIndex, runs } = present(message.page, 'page');
       return {

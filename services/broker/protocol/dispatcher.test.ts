@@ -15,6 +15,10 @@ function entry(index: number, count = 10, bytes = 100): Entry {
   return { index: at(index), count, block: { length: bytes } };
 }
 
+function loss(index: number, count: number): DispatchEntry {
+  return { ...entry(index, count, 50), lost: true };
+}
+
 const MANY = { type: 'flow', messages: 1_000, bytes: 1_000_000 } as const;
 const READ_BYTES = 1_000;
 
@@ -23,6 +27,7 @@ function shown(effects: readonly Effect[]): string[] {
   return effects.map((effect) => {
     if (effect.type === 'read') return `read ${effect.from}`;
     if (effect.type === 'caughtUp') return `caught up ${effect.index}`;
+    if (effect.type === 'lost') return `lost ${effect.from} to ${effect.entry.index + effect.entry.count - 1}`;
     return effect.skip === undefined
       ? `${effect.entry.index}`
       : `${effect.entry.index} skip ${effect.skip.toString('hex')}`;
@@ -107,6 +112,26 @@ describe('Dispatcher', () => {
     expect(step({ type: 'entries', generation: 0, entries: [entry(510), entry(520)] })).toEqual(['520', 'read 530']);
     state.acknowledge(at(1_000), []);
     expect(step({ type: 'acked' })).toEqual(['caught up 1000']);
+  });
+
+  test('a loss is told in its place, for no permits, when there are some; what is acknowledged of it is left out', () => {
+    const { state, dispatcher, step } = newDispatcher(60);
+    state.acknowledge(at(0), [20, 5, 40, 10]);
+    step({ type: 'flow', messages: 10, bytes: 100 });
+    const entries = [entry(0), loss(10, 20), entry(30), loss(40, 10), entry(50)];
+    expect(step({ type: 'entries', generation: 0, entries })).toEqual(['0']);
+    const { permits } = dispatcher;
+    expect(permits.messages).toBe(0);
+    expect(step({ type: 'flow', messages: 20, bytes: 1_000 })).toEqual(['lost 10 to 29', '30', '50', 'caught up 60']);
+    expect(dispatcher.permits).toEqual({ messages: 0, bytes: permits.bytes + 1_000 - 200 });
+    // Acknowledged from its beginning, the rest is told; all of it, nothing.
+    const { state: later, step: again } = newDispatcher(30);
+    later.acknowledge(at(15), []);
+    again(MANY);
+    expect(again({ type: 'entries', generation: 0, entries: [loss(10, 20)] })).toEqual([
+      'lost 15 to 29',
+      'caught up 30',
+    ]);
   });
 
   test('begins within an entry', () => {
@@ -255,7 +280,7 @@ class Topic {
     for (const effect of this.#dispatcher.step(event)) {
       if (effect.type === 'read') this.#noteRead(effect);
       else if (effect.type === 'deliver') this.#noteDelivery(effect.entry, effect.skip);
-      else this.#noteCaughtUp(effect.index);
+      else if (effect.type === 'caughtUp') this.#noteCaughtUp(effect.index);
     }
   }
 

@@ -9,13 +9,15 @@ import { assertNever } from '../../lib/assert.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { AckState } from './ack-state.ts';
 
-/** What the machine looks at of an entry. */
+/** What the machine looks at of an entry, or of messages that are lost. */
 export interface DispatchEntry {
+  /** They are lost: who consumes them is told so, for no permits, but not before there are some. */
+  readonly lost?: boolean | undefined;
   /** Index of its first message. */
   readonly index: MessageIndex;
   /** How many messages it has, at least 1. */
   readonly count: number;
-  /** Its length in bytes is what the entry costs in permits. */
+  /** Its length in bytes is what the entry costs in permits, and in memory. */
   readonly block: { readonly length: number };
 }
 
@@ -53,6 +55,8 @@ export type DispatchEffect<Entry extends DispatchEntry> =
     }
   /** Deliver the entry. `skip`: as in Delivery, absent when all of its messages are wanted. */
   | { readonly type: 'deliver'; readonly entry: Entry; readonly skip?: Buffer }
+  /** Tell that messages are lost. `from`: the first of them that is not acknowledged. */
+  | { readonly type: 'lost'; readonly entry: Entry; readonly from: MessageIndex }
   /** Everything below `index` was delivered or needed no delivery. Once each time that it becomes so. */
   | { readonly type: 'caughtUp'; readonly index: MessageIndex };
 
@@ -196,14 +200,11 @@ export class Dispatcher<Entry extends DispatchEntry> {
   #deliver(effects: DispatchEffect<Entry>[]): void {
     let taken = 0;
     for (const entry of this.#waiting) {
-      const { index, count, block } = entry;
+      const { index, count } = entry;
       const acked = this.#state.countAcked(index, count);
       if (acked < count) {
         if (this.#messages <= 0 || this.#bytes <= 0) break;
-        this.#messages -= count - acked;
-        this.#bytes -= block.length;
-        const skip = acked === 0 ? undefined : this.#state.skipBits(index, count);
-        effects.push(skip === undefined ? { type: 'deliver', entry } : { type: 'deliver', entry, skip });
+        effects.push(entry.lost === true ? this.#lost(entry) : this.#delivery(entry, acked));
       }
       taken++;
       this.#next = (index + count) as MessageIndex;
@@ -211,6 +212,18 @@ export class Dispatcher<Entry extends DispatchEntry> {
     if (taken > 0) this.#waiting.splice(0, taken);
     // Messages behind that need no delivery are passed over, and never read.
     if (this.#waiting.length === 0) this.#next = this.#passed(this.#next);
+  }
+
+  #delivery(entry: Entry, acked: number): DispatchEffect<Entry> {
+    const { index, count, block } = entry;
+    this.#messages -= count - acked;
+    this.#bytes -= block.length;
+    const skip = acked === 0 ? undefined : this.#state.skipBits(index, count);
+    return skip === undefined ? { type: 'deliver', entry } : { type: 'deliver', entry, skip };
+  }
+
+  #lost(entry: Entry): DispatchEffect<Entry> {
+    return { type: 'lost', entry, from: Math.max(entry.index, this.#state.nextUnacked(entry.index)) as MessageIndex };
   }
 
   /** Where the next message to deliver is, not behind the end. */

@@ -4,6 +4,7 @@ import type {
   ConsumeResponse,
   ConsumerClosed,
   Delivery,
+  Loss,
   SeekDone,
   Subscribed,
 } from '../../wire/frames.ts';
@@ -12,6 +13,7 @@ import type {
 export type ConsumeItem =
   | { readonly kind: 'subscribed'; readonly subscribed: Subscribed }
   | { readonly kind: 'delivery'; readonly delivery: Delivery }
+  | { readonly kind: 'loss'; readonly loss: Loss }
   | { readonly kind: 'caughtUp'; readonly caughtUp: CaughtUp }
   | { readonly kind: 'ackReceipt'; readonly receipt: AckReceipt }
   | { readonly kind: 'seekDone'; readonly seekDone: SeekDone }
@@ -20,7 +22,8 @@ export type ConsumeItem =
 
 /**
  * One frame of items that came up in this order. The client handles a frame's fields in the order of their numbers, so a
- * CaughtUp that was followed by a delivery to the same consumer would be handled behind it, and no longer be true: it is left out.
+ * CaughtUp that was followed by a delivery or a loss to the same consumer would be handled behind it, and no longer be true: it is
+ * left out.
  */
 export function toConsumeResponse(items: readonly ConsumeItem[], ackCredit: number): ConsumeResponse {
   const subscribed: Subscribed[] = [];
@@ -29,6 +32,7 @@ export function toConsumeResponse(items: readonly ConsumeItem[], ackCredit: numb
   const ackReceipts: AckReceipt[] = [];
   const seeksDone: SeekDone[] = [];
   const closed: ConsumerClosed[] = [];
+  const losses: Loss[] = [];
   for (const item of items) {
     switch (item.kind) {
       case 'delivery': {
@@ -37,6 +41,10 @@ export function toConsumeResponse(items: readonly ConsumeItem[], ackCredit: numb
         deliveries.push(item.delivery);
         break;
       }
+      case 'loss':
+        caughtUp = caughtUp.filter(({ consumer }) => consumer !== item.loss.consumer);
+        losses.push(item.loss);
+        break;
       case 'caughtUp':
         caughtUp.push(item.caughtUp);
         break;
@@ -56,6 +64,6 @@ export function toConsumeResponse(items: readonly ConsumeItem[], ackCredit: numb
         break;
     }
   }
-  const frame = { subscribed, deliveries, caughtUp, ackReceipts, seeksDone, closed };
+  const frame = { subscribed, deliveries, caughtUp, ackReceipts, seeksDone, closed, losses };
   return ackCredit === 0 ? frame : { ...frame, credit: { items: ackCredit, bytes: 0 } };
 }

@@ -12,6 +12,7 @@ import type {
   ConsumeResponse,
   Delivery,
   Flow,
+  Loss,
   Seek,
   Subscribe,
 } from '../../wire/frames.ts';
@@ -20,7 +21,7 @@ import { SendWindow } from '../../wire/send-window.ts';
 import { toWireError } from '../../wire/status.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import type { PendingRead } from '../topic/consumer.ts';
-import type { LogEntry } from '../topic/log-entry.ts';
+import { endOf, type LogEntry, type LogLoss } from '../topic/log-entry.ts';
 import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
 import { ConsumerSession } from './consumer-session.ts';
 import type { SessionDependencies } from './publish-session.ts';
@@ -32,6 +33,8 @@ const DELIVERY_BYTES: number = 64;
 /** What an acknowledgment takes, about, and each number of its ranges. */
 const ACK_BYTES: number = 128;
 const ACK_NUMBER_BYTES: number = 16;
+/** What a loss takes, about. */
+const LOSS_BYTES: number = 1_024;
 
 export class ConsumeSession {
   readonly #dependencies: SessionDependencies;
@@ -180,6 +183,7 @@ export class ConsumeSession {
         whenRoom: (read: PendingRead) => this.#whenRoom(read),
         deliver: (entry: LogEntry, skip: Buffer | undefined, times: number) =>
           this.#deliver(number, entry, skip, times),
+        lost: (loss: LogLoss, from: MessageIndex, error: MagnetarError) => this.#lost(number, loss, from, error),
         caughtUp: (index: MessageIndex) =>
           this.#stream.push({ kind: 'caughtUp', caughtUp: { consumer: number, index } }),
         closed: (error: MagnetarError) => session.end(error),
@@ -258,6 +262,15 @@ export class ConsumeSession {
     const bytes = entry.block.length + DELIVERY_BYTES;
     this.#window.add(bytes);
     this.#stream.push({ kind: 'delivery', delivery }, bytes);
+  }
+
+  #lost(number: number, lost: LogLoss, from: MessageIndex, error: MagnetarError): void {
+    const { ledgerId, entryId, lastEntryId } = lost;
+    const lastIndex = (endOf(lost) - 1) as MessageIndex;
+    const place = { ledgerId, firstEntryId: entryId, ...(lastEntryId === undefined ? {} : { lastEntryId }) };
+    const loss: Loss = { consumer: number, firstIndex: from, lastIndex, ...place, error: toWireError(error) };
+    this.#window.add(LOSS_BYTES);
+    this.#stream.push({ kind: 'loss', loss }, LOSS_BYTES);
   }
 
   #whenRoom(read: PendingRead): void {

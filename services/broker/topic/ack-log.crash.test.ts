@@ -336,14 +336,15 @@ describe('an ack log with owners that crash or are replaced at any point', () =>
         const ended = this.#endedSnapshots();
         let inside = false;
         const cut = (entry: LedgerEntry): LedgerEntry => {
-          const records = ackLogEntry.decode(entry.payload).records.filter((record) => {
+          const { structure, records: all } = ackLogEntry.decode(entry.payload);
+          const records = all.filter((record) => {
             if (record.type === 'snapshotBegin') inside = ended.has(record.snapshot);
             if (record.type === 'snapshotEnd') inside = false;
             return !inside || ['page', 'dedup', 'snapshotBegin', 'created', 'deleted'].includes(record.type);
           });
-          return { entryId: entry.entryId, payload: ackLogEntry.encode({ records }) };
+          return { entryId: entry.entryId, payload: ackLogEntry.encode({ records, structure }) };
         };
-        return { ledgerId: id, read: async (first, limits) => (await reader.read(first, limits)).map(cut) };
+        return { ...reader, read: async (first, limits) => (await reader.read(first, limits)).map(cut) };
       }
 
       #endedSnapshots(): Set<number> {

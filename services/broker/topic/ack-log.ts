@@ -7,36 +7,21 @@ import type { LedgerId, MessageIndex } from '../../lib/ids.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
+import { reportLosses } from './ack-damage.ts';
 import { AckLedgers } from './ack-ledgers.ts';
+import { type AckLogLimits, DEFAULT_LIMITS } from './ack-limits.ts';
 import { type AckBatch, type AckDone, AckQueue } from './ack-queue.ts';
 import { type AckSubscription, type DedupSnapshot, type RecoveredAcks, recoverAcks } from './ack-replay.ts';
 import { AckSnapshot } from './ack-snapshot.ts';
 import type { TopicRecordHandle } from './topic-record.ts';
 
-export type { AckSubscription, DedupSnapshot };
-
-/** Bounds and times. */
-export interface AckLogLimits {
-  /** A ledger of so many bytes or entries is followed by a new one. */
-  readonly rollBytes: number;
-  readonly rollEntries: number;
-  /** Bytes of one entry, about. */
-  readonly entryBytes: number;
-  /** Bytes of a snapshot that go out together, about; at most twice as much. */
-  readonly partBytes: number;
-  /** Acknowledgments and other requests that may wait, in items and in bytes; beyond that they fail with QUEUE_FULL. */
-  readonly waitingItems: number;
-  readonly waitingBytes: number;
-  /** How long requests wait for a ledger to be made before the log fails. */
-  readonly ledgerDeadlineMs: number;
-  /** The first wait between two tries to make one, and the longest. */
-  readonly retryFirstMs: number;
-  readonly retryHighestMs: number;
-}
+export type { AckLogLimits, AckSubscription, DedupSnapshot };
 
 interface AckLogOptions {
   /** The deduplication state of everything that is stored at the time of the call. */
   readonly dedupSnapshot: () => DedupSnapshot;
+  /** Index of the oldest message that is kept. */
+  readonly oldestIndex: () => MessageIndex;
   /** Called once when the log has failed: the topic must be unloaded. */
   readonly onFailure: (error: MagnetarError) => void;
   /** Replaces defaults. */
@@ -47,14 +32,23 @@ interface AckLogOptions {
 export interface AckLog {
   /** By name. A subscription is here from the moment when it is asked for, until the moment when its deletion is. */
   readonly subscriptions: ReadonlyMap<string, AckSubscription>;
-  /** What was found at opening. Data from `coveredIndex` on is to be replayed into the deduplication state. */
-  readonly recovered: { readonly dedup: DedupSnapshot | undefined };
+  /**
+   * What was found at opening. Data from the index that `dedup` covers on is to be replayed into the deduplication state. Every
+   * message that the log speaks of is below `heardOf`. `subscriptionsMissing`: some may have been lost; the owner sets
+   * `missingBelow`.
+   */
+  readonly recovered: Pick<RecoveredAcks, 'dedup' | 'heardOf' | 'subscriptionsMissing'>;
+  /**
+   * There may have been subscriptions, now lost and unknown, that had messages below this index to come. Whoever asks for
+   * one that is not there may mean one of them: as long as such messages are kept, it begins with the oldest of them.
+   */
+  missingBelow: MessageIndex;
   /** The index up to which the newest durable snapshot covers the data: trimming must not pass it. 0: there is none. */
   readonly coveredIndex: MessageIndex;
   readonly failure: MagnetarError | undefined;
   /**
-   * Makes a subscription at which everything below `markDelete` is acknowledged. Resolves when it is durable. Where
-   * there is one of the name, resolves with that, unchanged, when it is durable.
+   * Makes a subscription at which everything below `markDelete` is acknowledged (or less: see `missingBelow`). Resolves
+   * when it is durable. Where there is one of the name, resolves with that, unchanged, when it is durable.
    */
   create(name: string, markDelete: MessageIndex): Promise<AckSubscription>;
   /** Deletes it. Resolves when that is durable. @throws SUBSCRIPTION_NOT_FOUND */
@@ -78,24 +72,13 @@ export interface AckLog {
   close(): Promise<void>;
 }
 
-const DEFAULT_LIMITS: AckLogLimits = {
-  rollBytes: 8_388_608,
-  rollEntries: 20_000,
-  entryBytes: 131_072,
-  partBytes: 16_384,
-  waitingItems: 65_536,
-  waitingBytes: 4_194_304,
-  ledgerDeadlineMs: 20_000,
-  retryFirstMs: 50,
-  retryHighestMs: 2_000,
-};
-
 /** What a request costs in an entry, at most, apart from names. */
 const RECORD_BYTES = 64;
 
 class Log implements AckLog {
   readonly subscriptions = new Map<string, AckSubscription>();
-  readonly recovered: { readonly dedup: DedupSnapshot | undefined };
+  readonly recovered: AckLog['recovered'];
+  missingBelow: MessageIndex;
   coveredIndex: MessageIndex;
   failure: MagnetarError | undefined;
   readonly #environment: Environment;
@@ -147,10 +130,11 @@ class Log implements AckLog {
     this.#options = options;
     this.#limits = { ...DEFAULT_LIMITS, ...options.limits };
     this.#ledgers = ledgers;
-    this.#queue = new AckQueue(this.#limits.entryBytes);
+    this.#queue = new AckQueue(this.#limits.entryBytes, acks.structure);
     this.#highestNumber = acks.highestNumber;
     this.#highestSnapshot = acks.highestSnapshot;
-    this.recovered = { dedup: acks.dedup };
+    this.recovered = acks;
+    this.missingBelow = acks.missingBelow;
     this.coveredIndex = acks.dedup?.coveredIndex ?? (0 as MessageIndex);
     for (const subscription of acks.subscriptions) this.#add(subscription);
   }
@@ -168,14 +152,23 @@ class Log implements AckLog {
     }
     const number = this.#highestNumber + 1;
     const createdAt = this.#environment.clock.now();
-    const subscription = { number, name, createdAt, state: new AckState(markDelete) };
+    const begin = this.#beginOf(name, markDelete);
+    const subscription = { number, name, createdAt, state: new AckState(begin) };
     await this.#durable((done) => {
       this.#highestNumber = number;
       this.#add(subscription);
-      const record = { type: 'created', subscription: number, name, markDelete, createdAt, moves: 0 } as const;
+      const record = { type: 'created', subscription: number, name, markDelete: begin, createdAt, moves: 0 } as const;
       this.#submit(record, RECORD_BYTES + 4 * name.length, done, number);
     });
     return subscription;
+  }
+
+  #beginOf(name: string, wanted: MessageIndex): MessageIndex {
+    const oldest = this.#options.oldestIndex();
+    if (this.missingBelow <= oldest || wanted <= oldest) return wanted;
+    const text = `subscription "${name}" is new, or was lost by damage: it begins at the oldest message that is kept`;
+    this.#environment.logger.warn(text, { subscription: name, index: oldest });
+    return oldest;
   }
 
   async delete(subscription: AckSubscription): Promise<void> {
@@ -311,7 +304,7 @@ class Log implements AckLog {
 
   #append(writer: LedgerWriter, batch: AckBatch): void {
     this.#inFlight = batch;
-    const payload = ackLogEntry.encode({ records: batch.records });
+    const payload = ackLogEntry.encode({ records: batch.records, structure: batch.structure });
     writer.append([payload], (error) => {
       if (this.failure !== undefined) return;
       if (error === undefined) this.#confirmed(batch, payload.length);
@@ -406,6 +399,7 @@ class Log implements AckLog {
         highestSubscription: this.#highestNumber,
         live: this.#byNumber,
         dedup: this.#options.dedupSnapshot(),
+        missingBelow: this.missingBelow,
         partBytes: this.#limits.partBytes,
       });
       this.#snapshotLedger = undefined;
@@ -469,19 +463,22 @@ export interface AckLogDependencies {
   readonly environment: Environment;
   readonly ledgers: Ledgers;
   readonly record: TopicRecordHandle;
+  readonly topic: string;
   readonly options: AckLogOptions;
 }
 
 /**
  * Recovers the ack log of a topic: afterwards no other broker can write to the ledgers that the record lists. A ledger
- * is made at the first write; the ones found go when it holds a snapshot.
+ * is made at the first write; the ones found go when it holds a snapshot. Lost entries are passed over, and said in the
+ * process's log.
  *
- * @throws what Ledgers.recover and reading throw: DATA_LOSS, UNAVAILABLE, …
+ * @throws what Ledgers.recover and reading throw: UNAVAILABLE, …; DATA_LOSS for a log that contradicts itself
  */
 export async function openAckLog(dependencies: AckLogDependencies): Promise<AckLog> {
-  const { environment, ledgers, record, options } = dependencies;
+  const { environment, ledgers, record, topic, options } = dependencies;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const acks = await recoverAcks(ledgers, record.record.ackLedgers);
+  reportLosses(environment.logger, topic, acks);
   const { ledgerDeadlineMs: deadlineMs, retryFirstMs, retryHighestMs } = limits;
   const own = new AckLedgers({ environment, ledgers, record, deadlineMs, retryFirstMs, retryHighestMs });
   return new Log(environment, own, acks, options);

@@ -15,7 +15,7 @@ function delta(below: number, ranges: readonly number[] = []) {
 
 describe('AckQueue', () => {
   test('merges deltas of one subscription, and leaves out ranges that are swallowed', () => {
-    const queue = new AckQueue(10_000);
+    const queue = new AckQueue(10_000, 1);
     queue.pushDelta(1, delta(0, [5, 2]), done);
     queue.pushDelta(2, delta(7), done);
     queue.pushDelta(1, delta(0, [7, 1, 20, 1]), done);
@@ -32,7 +32,7 @@ describe('AckQueue', () => {
   });
 
   test('nothing passes a record that is not a delta of the same subscription', () => {
-    const queue = new AckQueue(10_000);
+    const queue = new AckQueue(10_000, 1);
     const reset = { type: 'reset', subscription: 1, markDelete: at(0) } as const;
     queue.pushDelta(1, delta(0, [5, 1]), done);
     queue.pushDelta(2, delta(0, [5, 1]), done);
@@ -48,12 +48,12 @@ describe('AckQueue', () => {
   });
 
   test('cuts entries by size, and keeps the order of what is to be called', () => {
-    const queue = new AckQueue(1_000);
+    const queue = new AckQueue(1_000, 1);
     const called: number[] = [];
     for (let n = 0; n < 1_000; n++) queue.pushDelta(n % 3, delta(0, [10 * n, 1]), () => called.push(n));
     expect(queue.attach(() => called.push(1_000))).toBe(true);
     for (let batch = queue.shift(); batch !== undefined; batch = queue.shift()) {
-      expect(ackLogEntry.encode({ records: batch.records }).length).toBeLessThan(1_100);
+      expect(ackLogEntry.encode(batch).length).toBeLessThan(1_100);
       for (const each of batch.done) each();
     }
     expect(called).toEqual(Array.from({ length: 1_001 }, (_, n) => n));
@@ -68,7 +68,7 @@ function subscription(number: number, holes: number): AckSubscription {
 }
 
 test('a delta that is larger than an entry is cut, and answered with its last part', () => {
-  const queue = new AckQueue(1_000);
+  const queue = new AckQueue(1_000, 1);
   const ranges = Array.from({ length: 2_000 }, (_, i) => (i % 2 === 0 ? 3 * i + 100 : 2));
   let answered = false;
   queue.pushDelta(1, delta(9, ranges), () => {
@@ -78,7 +78,7 @@ test('a delta that is larger than an entry is cut, and answered with its last pa
   let batches = 0;
   for (let batch = queue.shift(); batch !== undefined; batch = queue.shift()) {
     expect(answered).toBe(false);
-    expect(ackLogEntry.encode({ records: batch.records }).length).toBeLessThan(2_000);
+    expect(ackLogEntry.encode(batch).length).toBeLessThan(2_000);
     for (const record of batch.records) found.push(...(record.type === 'delta' ? record.ranges : []));
     for (const each of batch.done) each();
     batches++;
@@ -108,15 +108,22 @@ describe('AckSnapshot', () => {
     });
     const partBytes = 16_384;
     const dedup = { coveredIndex: at(5), producers };
-    const snapshot = new AckSnapshot({ number: 9, highestSubscription: 4, live, dedup, partBytes });
+    const snapshot = new AckSnapshot({
+      number: 9,
+      highestSubscription: 4,
+      live,
+      dedup,
+      missingBelow: at(0),
+      partBytes,
+    });
     const all: SizedRecord[] = [];
     for (let part = snapshot.next(); part.length > 0; part = snapshot.next()) {
-      const encoded = ackLogEntry.encode({ records: part.map(({ record }) => record) }).length;
+      const encoded = ackLogEntry.encode({ records: part.map(({ record }) => record), structure: 1 }).length;
       expect(encoded).toBeLessThanOrEqual(part.reduce((sum, { bytes }) => sum + bytes, 0));
       expect(encoded).toBeLessThan(2 * partBytes + 1_000);
       all.push(...part);
     }
-    expect(all[0]?.record).toEqual({ type: 'snapshotBegin', snapshot: 9 });
+    expect(all[0]?.record).toEqual({ type: 'snapshotBegin', snapshot: 9, missingBelow: 0 });
     expect(all[1]?.record).toEqual({ type: 'deleted', subscription: 4 });
     expect(all.at(-1)?.record).toEqual({ type: 'snapshotEnd', snapshot: 9 });
     const pages = all.flatMap(({ record, subscription: barrier }) =>

@@ -3,6 +3,7 @@ import type { MagnetarError } from '../../lib/errors.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { AckLogRecord } from '../../wire/records.ts';
 import type { AckDelta } from '../protocol/ack-state.ts';
+import { structuralIn } from './ack-replay.ts';
 
 /** Called when what was asked for is durable, or has failed. */
 export type AckDone = (error?: MagnetarError) => void;
@@ -20,14 +21,21 @@ export interface AckBatch {
   readonly records: readonly AckLogRecord[];
   /** In the order of the requests. */
   readonly done: AckDone[];
+  /** As in AckLogEntry. */
+  readonly structure: number;
 }
 
 class OpenBatch implements AckBatch {
   readonly records: AckLogRecord[] = [];
   readonly done: AckDone[] = [];
   bytes = 0;
+  structure: number;
   /** By subscription: where further deltas may be merged without changing their order towards its other records. */
   readonly deltas = new Map<number, OpenDelta>();
+
+  constructor(structure: number) {
+    this.structure = structure;
+  }
 }
 
 /** What a delta costs in an entry, at most, apart from its ranges. */
@@ -41,10 +49,15 @@ export class AckQueue {
   readonly #batches: OpenBatch[] = [];
   #items = 0;
   #bytes = 0;
+  #structure: number;
 
-  /** @param entryBytes an entry is closed when it has reached this size, about */
-  constructor(entryBytes: number) {
+  /**
+   * @param entryBytes an entry is closed when it has reached this size, about
+   * @param structure of the log's last entry
+   */
+  constructor(entryBytes: number, structure: number) {
     this.#entryBytes = entryBytes;
+    this.#structure = structure;
   }
 
   /** How many requests wait. */
@@ -93,6 +106,8 @@ export class AckQueue {
   push(record: AckLogRecord, bytes: number, done: AckDone | undefined, barrier?: number): void {
     const batch = this.#open();
     batch.records.push(record);
+    this.#structure += structuralIn([record]);
+    batch.structure = this.#structure;
     if (barrier !== undefined) batch.deltas.delete(barrier);
     this.#count(batch, bytes, done);
   }
@@ -118,7 +133,7 @@ export class AckQueue {
   #open(): OpenBatch {
     const last = this.#batches.at(-1);
     if (last !== undefined && last.bytes < this.#entryBytes) return last;
-    const batch = new OpenBatch();
+    const batch = new OpenBatch(this.#structure);
     this.#batches.push(batch);
     return batch;
   }

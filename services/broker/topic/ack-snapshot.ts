@@ -26,6 +26,8 @@ interface SnapshotOptions {
   /** The subscriptions by number, as they change. */
   readonly live: ReadonlyMap<number, AckSubscription>;
   readonly dedup: DedupSnapshot;
+  /** As in SnapshotBegin. */
+  readonly missingBelow: MessageIndex;
   /** A part is closed when it has reached this size; with its last record it has at most about twice as much. */
   readonly partBytes: number;
 }
@@ -58,8 +60,8 @@ export class AckSnapshot {
   }
 
   *#all(): Generator<SizedRecord, void, undefined> {
-    const { number: snapshot, highestSubscription: highest, live, dedup, partBytes } = this.#options;
-    yield { record: { type: 'snapshotBegin', snapshot }, bytes: RECORD_BYTES };
+    const { number: snapshot, highestSubscription: highest, live, dedup, missingBelow, partBytes } = this.#options;
+    yield { record: { type: 'snapshotBegin', snapshot, missingBelow }, bytes: RECORD_BYTES };
     // The highest number lives on, so that it is not given again.
     if (highest > 0 && !live.has(highest)) {
       yield { record: { type: 'deleted', subscription: highest }, bytes: RECORD_BYTES };

@@ -46,6 +46,7 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
   const sink: ConsumerSink = {
     whenRoom: ({ run, wantedBytes }) => void run(wantedBytes),
     deliver: ({ index }) => delivered.push(index),
+    lost: () => undefined,
     caughtUp: () => undefined,
     closed: () => undefined,
   };

@@ -13,7 +13,7 @@ import { type DispatchEffect, Dispatcher, type DispatchEvent } from '../protocol
 import type { AckLog, AckSubscription } from './ack-log.ts';
 import type { ConnectedClient } from './connected-client.ts';
 import type { ReadLimits } from './entry-cache.ts';
-import type { LogEntry } from './log-entry.ts';
+import { lossError, type LogEntry, type LogItem, type LogLoss } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';
 import { resolvePosition } from './positions.ts';
 
@@ -35,6 +35,8 @@ export interface ConsumerSink {
   whenRoom(read: PendingRead): void;
   /** `skip`: bit i of the little-endian bit string: message i is not wanted. */
   deliver(entry: LogEntry, skip: Buffer | undefined, redeliveries: number): void;
+  /** Messages are lost, from index `from` on: `loss` says where they were, `error` everything. */
+  lost(loss: LogLoss, from: MessageIndex, error: MagnetarError): void;
   caughtUp(index: MessageIndex): void;
   /** The topic, or another connection of the same consumer, has ended it. Called once at most, never after `detach`. */
   closed(error: MagnetarError): void;
@@ -83,11 +85,11 @@ export class TopicConsumer {
   readonly #memory: SubscriptionMemory;
   /** What had been delivered before this consumer came. */
   #deliveredBefore: MessageIndex;
-  readonly #dispatcher: Dispatcher<LogEntry>;
+  readonly #dispatcher: Dispatcher<LogItem>;
   readonly #cursor: ReturnType<typeof newCursor> = newCursor();
   readonly #onGone: (consumer: TopicConsumer) => void;
   readonly #onIdle: (consumer: TopicConsumer) => void;
-  readonly #events: DispatchEvent<LogEntry>[] = [];
+  readonly #events: DispatchEvent<LogItem>[] = [];
   #running = false;
   #closed = false;
   #seeking = 0;
@@ -274,7 +276,7 @@ export class TopicConsumer {
   }
 
   /** Takes an event in and carries out what follows, one after another, also when that leads to further events. */
-  #step(event: DispatchEvent<LogEntry>): void {
+  #step(event: DispatchEvent<LogItem>): void {
     this.#events.push(event);
     if (this.#running) return;
     this.#running = true;
@@ -289,7 +291,7 @@ export class TopicConsumer {
     if (dispatcher.idle) this.#onIdle(this);
   }
 
-  #run(effect: DispatchEffect<LogEntry>): void {
+  #run(effect: DispatchEffect<LogItem>): void {
     if (effect.type === 'read') {
       const { from, maxBytes, maxMessages, generation } = effect;
       this.#sink.whenRoom({
@@ -300,8 +302,11 @@ export class TopicConsumer {
           return this.#read(from, limits, generation);
         },
       });
-    } else if (effect.type === 'deliver') this.#deliver(effect.entry, effect.skip);
-    else if (this.#holdCaughtUp) this.#heldCaughtUp = effect.index;
+    } else if (effect.type === 'deliver') {
+      if (effect.entry.lost !== true) this.#deliver(effect.entry, effect.skip);
+    } else if (effect.type === 'lost') {
+      if (effect.entry.lost === true) this.#tellLoss(effect.entry, effect.from);
+    } else if (this.#holdCaughtUp) this.#heldCaughtUp = effect.index;
     else this.#sink.caughtUp(effect.index);
   }
 
@@ -314,6 +319,11 @@ export class TopicConsumer {
     this.deliveredAt = this.#dependencies.clock.monotonic();
     this.traffic.delivered(wanted, entry.block.length, redeliveries > 0, this.deliveredAt);
     this.#sink.deliver(entry, skip, redeliveries);
+  }
+
+  #tellLoss(loss: LogLoss, from: MessageIndex): void {
+    this.#heldCaughtUp = undefined;
+    this.#sink.lost(loss, from, lossError(this.#dependencies.topic, loss, from));
   }
 
   #read(from: MessageIndex, limits: ReadLimits, generation: number): Promise<void> | undefined {

@@ -1,17 +1,22 @@
 /**
- * Reading a topic's log by message index, place or append time. What is recent comes from the cache at once.
+ * Reading a topic's log by message index, place or append time. What is recent comes from the cache at once. In the place of
+ * entries that are lost stands what they held: the indexes between their neighbours.
  */
 import { assert } from '../../lib/assert.ts';
-import { MagnetarError } from '../../lib/errors.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type MessageIndex, NO_ENTRY } from '../../lib/ids.ts';
 import { unpinned } from '../../lib/views.ts';
-import type { Ledgers } from '../../ledger/ledgers.ts';
+import type { LedgerEntry, LedgerReader, Ledgers } from '../../ledger/ledgers.ts';
 import type { ReadLimits, TopicCache } from './entry-cache.ts';
-import { endOf, type LogEntry, toLogEntry } from './log-entry.ts';
+import { endOf, type LogEntry, type LogItem, type LogLoss, toLogEntry } from './log-entry.ts';
 import { type LogIndex, type LogSpan, POINT_EVERY } from './log-index.ts';
 
 /** Bytes read at once while looking for an entry. */
 const SEARCH_BYTES: number = 262_144;
+/** An entry is taken to have so many bytes at least, where its ledger's length is not known for sure. */
+const LEAST_ENTRY_BYTES: number = 64;
+/** What a loss takes in memory, about. */
+const LOSS_SIZE: LogLoss['block'] = { length: 512 };
 
 /** The place of a message. */
 export interface MessagePlace {
@@ -25,6 +30,12 @@ export interface ReadCursor {
   index: number;
   ledgerId: number;
   entryId: EntryId;
+}
+
+/** An entry, or the end of a ledger, and the index at which it begins. */
+interface Mark {
+  readonly entry: number;
+  readonly index: MessageIndex;
 }
 
 export function newCursor(): ReadCursor {
@@ -76,15 +87,11 @@ export class LogReader {
 
   /**
    * Consecutive entries from the one that holds `index` on, or from the oldest one where that is newer: at least one, and
-   * none when `index` is at the end. Within one ledger. At once when they are in the cache.
+   * none when `index` is at the end. Within one ledger. At once when they are in the cache. A loss comes alone.
    *
-   * @throws DATA_LOSS, UNAVAILABLE, as ledgers do.
+   * @throws UNAVAILABLE, as ledgers do.
    */
-  read(
-    index: MessageIndex,
-    limits: ReadLimits,
-    cursor: ReadCursor,
-  ): readonly LogEntry[] | Promise<readonly LogEntry[]> {
+  read(index: MessageIndex, limits: ReadLimits, cursor: ReadCursor): readonly LogItem[] | Promise<readonly LogItem[]> {
     const cached = this.#cache.read(index, limits);
     return cached === undefined ? this.#readStored(index, limits, cursor) : advance(cursor, cached);
   }
@@ -116,13 +123,20 @@ export class LogReader {
     const span = this.#index.spanAtTime(time);
     if (span === undefined) return this.#index.endIndex;
     if (span.firstAppendTime >= time) return span.firstIndex;
-    let [low, high] = [0, span.entries - 1]; // appended before the time: low; at or after it: high
-    while (high - low > 1) {
-      const middle = (low + high) >>> 1;
-      if ((await this.#entry(span, middle as EntryId)).appendTime < time) low = middle;
+    // Appended before the time: low; at or after it, or lost: high.
+    let [low, high]: [Mark, number] = [{ entry: 0, index: await this.#endOfFirst(span) }, span.entries - 1];
+    while (high - low.entry > 1) {
+      const middle = (low.entry + high) >>> 1;
+      const entry = await this.#goodFrom(span, middle, high);
+      if (entry !== undefined && entry.appendTime < time) low = { entry: entry.entryId, index: endOf(entry) };
       else high = middle;
     }
-    return (await this.#entry(span, high as EntryId)).index;
+    return low.index;
+  }
+
+  async #endOfFirst(span: LogSpan): Promise<MessageIndex> {
+    const first = await this.#goodFrom(span, 0, 1);
+    return first === undefined ? span.firstIndex : endOf(first);
   }
 
   /** POSITION_NOT_FOUND, with what exists instead. */
@@ -132,46 +146,58 @@ export class LogReader {
     const details: Record<string, string> = { oldestIndex: String(this.oldestIndex), endIndex: String(this.endIndex) };
     if (ends !== undefined) {
       const { oldest, newest } = ends;
-      const last = await this.#entry(newest, newest.lastEntryId);
+      const last = await this.#goodFrom(newest, newest.lastEntryId, newest.entries);
       details['oldestId'] = `${oldest.ledgerId}:0:0`;
-      details['newestId'] = `${last.ledgerId}:${last.entryId}:${last.count - 1}`;
-      const range = `${details['oldestId']} (index ${oldest.firstIndex}) to ${details['newestId']} (index ${endOf(last) - 1})`;
+      details['newestId'] = `${newest.ledgerId}:${newest.lastEntryId}:${(last?.count ?? 1) - 1}`;
+      const range = `${details['oldestId']} (index ${oldest.firstIndex}) to ${details['newestId']} (index ${this.endIndex - 1})`;
       text = `there is no ${what} in topic ${this.#topic}; it has the messages ${range}`;
     }
     return new MagnetarError('POSITION_NOT_FOUND', text, { details });
   }
 
-  async #readStored(wanted: MessageIndex, limits: ReadLimits, cursor: ReadCursor): Promise<readonly LogEntry[]> {
+  async #readStored(wanted: MessageIndex, limits: ReadLimits, cursor: ReadCursor): Promise<readonly LogItem[]> {
     const index = Math.max(wanted, this.#index.oldestIndex) as MessageIndex;
     const span = this.#index.spanAt(index);
     if (span === undefined) return [];
     const known = cursor.index === index && cursor.ledgerId === span.ledgerId;
-    let from = known ? cursor.entryId : await this.#locate(span, index);
+    let from: Mark = known ? { entry: cursor.entryId, index } : await this.#locate(span, index);
     const maxEntries = known ? limits.maxEntries : Math.max(limits.maxEntries, POINT_EVERY);
     const maxBytes = known ? limits.maxBytes : Math.max(limits.maxBytes, SEARCH_BYTES);
     for (;;) {
-      const entries = await this.#span(span, from, maxEntries, maxBytes);
-      const at = entries.findIndex((entry) => endOf(entry) > index);
-      const last = entries.at(-1);
+      const items = await this.#items(span, from, { maxEntries, maxBytes });
+      const at = items.findIndex((item) => endOf(item) > index);
+      const last = items.at(-1);
       assert(last !== undefined, 'a read of a ledger gives at least one entry');
-      if (at >= 0) return advance(cursor, within(entries.slice(at), index, limits));
-      from = (last.entryId + 1) as EntryId;
+      if (at >= 0) return advance(cursor, within(items.slice(at), index, limits));
+      from = { entry: lastEntryOf(last) + 1, index: endOf(last) };
     }
   }
 
-  /** An entry at or a little before the one that holds a message. */
-  async #locate(span: LogSpan, index: MessageIndex): Promise<EntryId> {
+  /** Entries from a place on, or the loss that stands there. */
+  async #items(span: LogSpan, from: Mark, limits: ReadLimits): Promise<readonly LogItem[]> {
+    if (from.entry > span.lastEntryId) return [lossOf(span, from, undefined, 'nobody can say what there was')];
+    try {
+      return await this.#span(span, from.entry as EntryId, limits.maxEntries, limits.maxBytes);
+    } catch (error) {
+      if (!hasCode(error, 'DATA_LOSS')) throw error;
+      const behind = await this.#goodFrom(span, from.entry, span.entries);
+      return [lossOf(span, from, behind, error.message)];
+    }
+  }
+
+  /** An entry at or a little before the one that holds a message, or one that is followed by losses alone up to there. */
+  async #locate(span: LogSpan, index: MessageIndex): Promise<Mark> {
     const bracket = span.bracket(index);
-    let low: number = bracket.entry;
+    let low: Mark = bracket;
     let high: number = bracket.nextEntry;
-    const entryBytes = span.bytes / span.entries;
-    while (high - low > 1 && (high - low) * entryBytes > SEARCH_BYTES) {
-      const middle = middleOf(low, high);
-      const entry = await this.#entry(span, middle);
-      if (entry.index <= index) low = middle;
+    const entryBytes = Math.max(LEAST_ENTRY_BYTES, span.bytes / Math.max(1, span.entries));
+    while (high - low.entry > 1 && (high - low.entry) * entryBytes > SEARCH_BYTES) {
+      const middle = middleOf(low.entry, high);
+      const entry = await this.#goodFrom(span, middle, high);
+      if (entry !== undefined && entry.index <= index) low = { entry: entry.entryId, index: entry.index };
       else high = middle;
     }
-    return low as EntryId;
+    return low;
   }
 
   async #entry(span: LogSpan, entryId: EntryId): Promise<LogEntry> {
@@ -180,24 +206,77 @@ export class LogReader {
     return entry;
   }
 
+  /** The first entry of [from, until) that is not lost. */
+  async #goodFrom(span: LogSpan, from: number, until: number): Promise<LogEntry | undefined> {
+    for (let next = from as EntryId; next < until; ) {
+      try {
+        return await this.#entry(span, next);
+      } catch (error) {
+        if (!hasCode(error, 'DATA_LOSS')) throw error;
+        next = ((await (await this.#reader(span)).lostUpTo(next)) + 1) as EntryId;
+      }
+    }
+    return undefined;
+  }
+
   async #span(span: LogSpan, first: EntryId, maxEntries: number, maxBytes: number): Promise<LogEntry[]> {
+    const reader = await this.#reader(span);
+    const entries: LogEntry[] = [];
+    for (const each of await reader.read(first, { maxEntries, maxBytes })) {
+      const entry = toGoodEntry(span.ledgerId, each, entries.length === 0);
+      if (entry === undefined) break;
+      span.note(entry.entryId, entry.index);
+      this.#cache.missed(entry.block.length);
+      entries.push(entry);
+    }
+    return entries;
+  }
+
+  async #reader(span: LogSpan): Promise<LedgerReader> {
     span.reader ??= this.#ledgers.reader(span.ledgerId, () => span.lastEntryId);
     const opening = span.reader;
-    let reader;
     try {
-      reader = await opening;
+      return await opening;
     } catch (error) {
       if (span.reader === opening) span.reader = undefined;
       throw error;
     }
-    const stored = await reader.read(first, { maxEntries, maxBytes });
-    return stored.map((each) => {
-      const entry = toLogEntry(span.ledgerId, each);
-      span.note(entry.entryId, entry.index);
-      this.#cache.missed(entry.block.length);
-      return entry;
-    });
   }
+}
+
+/**
+ * An entry; undefined for one whose header is damaged although the copy is as it was stored. @throws DATA_LOSS when that is the
+ * first one; UNSUPPORTED
+ */
+function toGoodEntry(ledgerId: LedgerId, stored: LedgerEntry, isFirst: boolean): LogEntry | undefined {
+  try {
+    return toLogEntry(ledgerId, stored);
+  } catch (error) {
+    if (!hasCode(error, 'CHECKSUM_MISMATCH')) throw error;
+    if (!isFirst) return undefined;
+    const text = `entry ${stored.entryId} of ledger ${ledgerId} was stored damaged: ${toMagnetarError(error).message}`;
+    throw new MagnetarError('DATA_LOSS', text, { cause: error });
+  }
+}
+
+/** What is missing from a place on: up to an entry that is there, or to the end of the ledger. */
+function lossOf(span: LogSpan, from: Mark, behind: LogEntry | undefined, reason: string): LogLoss {
+  const end = behind?.index ?? span.endIndex;
+  const beyond = from.entry > span.lastEntryId;
+  return {
+    lost: true,
+    ledgerId: span.ledgerId,
+    entryId: from.entry as EntryId,
+    lastEntryId: beyond ? undefined : (((behind?.entryId ?? span.entries) - 1) as EntryId),
+    index: from.index,
+    count: Math.max(0, end - from.index),
+    reason,
+    block: LOSS_SIZE,
+  };
+}
+
+function lastEntryOf(item: LogItem): number {
+  return item.lost === true ? (item.lastEntryId ?? item.entryId - 1) : item.entryId;
 }
 
 /** An entry between two others; one that the sparse index remembers, where there is one. */
@@ -207,30 +286,31 @@ function middleOf(low: number, high: number): EntryId {
   return (point > low ? point : middle) as EntryId;
 }
 
-function advance(cursor: ReadCursor, entries: readonly LogEntry[]): readonly LogEntry[] {
-  const last = entries.at(-1);
+function advance<Item extends LogItem>(cursor: ReadCursor, items: readonly Item[]): readonly Item[] {
+  const last = items.at(-1);
   if (last !== undefined) {
     cursor.index = endOf(last);
     cursor.ledgerId = last.ledgerId;
-    cursor.entryId = (last.entryId + 1) as EntryId;
+    cursor.entryId = (lastEntryOf(last) + 1) as EntryId;
   }
-  return entries;
+  return items;
 }
 
-/** As many of the entries as the limits allow, at least one; none of them pins much more memory than it has bytes. */
-function within(entries: readonly LogEntry[], index: MessageIndex, limits: ReadLimits): readonly LogEntry[] {
+/** As many of the items as the limits allow, at least one; none of them pins much more memory than it has bytes. */
+function within(items: readonly LogItem[], index: MessageIndex, limits: ReadLimits): readonly LogItem[] {
   const { maxBytes, maxEntries, maxMessages = Number.POSITIVE_INFINITY } = limits;
   let [bytes, messages, count] = [0, 0, 0];
-  for (const entry of entries) {
-    const { length } = entry.block;
+  for (const item of items) {
+    const { length } = item.block;
     if (count > 0 && (bytes + length > maxBytes || count >= maxEntries || messages >= maxMessages)) break;
     bytes += length;
-    messages += endOf(entry) - Math.max(entry.index, index);
+    messages += endOf(item) - Math.max(item.index, index);
     count++;
   }
-  const kept = count === entries.length ? entries : entries.slice(0, count);
+  const kept = count === items.length ? items : items.slice(0, count);
   // One read of a disk brings more than one reader may want of it.
-  const pinned = kept[0]?.block.buffer.byteLength ?? 0;
+  const [first] = kept;
+  const pinned = first === undefined || first.lost === true ? 0 : first.block.buffer.byteLength;
   if (bytes * 2 >= pinned) return kept;
-  return kept.map((entry) => ({ ...entry, block: unpinned(entry.block, 1) }));
+  return kept.map((item) => (item.lost === true ? item : { ...item, block: unpinned(item.block, 1) }));
 }

@@ -1,17 +1,19 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { memoryBudget } from '../../runtime/memory.ts';
 import { MagnetarError } from '../../lib/errors.ts';
-import { type LedgerId, type MessageIndex, millis } from '../../lib/ids.ts';
+import { type EntryId, type LedgerId, type MessageIndex, millis } from '../../lib/ids.ts';
+import { seededRandom } from '../../runtime/testing/seeded-random.ts';
+import { silentLogger } from '../../runtime/logger.ts';
 import type { BookieCall } from '../../ledger/testing/memory-bookie.ts';
 import { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
 import { defaultLedgerOptions, type LedgerOptions } from '../options.ts';
 import { acquireOwnership } from '../ownership/ownership.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import { EntryCache } from './entry-cache.ts';
-import type { LogEntry } from './log-entry.ts';
+import { endOf, type LogEntry, type LogItem } from './log-entry.ts';
 import { LogIndex } from './log-index.ts';
 import { LogReader, newCursor } from './log-reader.ts';
-import { recoverLog } from './log-recovery.ts';
+import { recoverLog, SKIPPED_INDEXES } from './log-recovery.ts';
 import { ManagedLedger } from './managed-ledger.ts';
 import { openTopicRecord } from './topic-record.ts';
 
@@ -19,8 +21,11 @@ const QUICK: LedgerOptions = { ...defaultLedgerOptions, retryFirstMs: 2, retryHi
 const TOPIC = parseTopicName('orders');
 
 let cluster: MemoryCluster;
+/** What was logged as an error. */
+let lines: string[];
 
 beforeEach(() => {
+  lines = [];
   cluster = new MemoryCluster({ bookies: 1, quorum: { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 } });
 });
 
@@ -29,14 +34,21 @@ afterEach(async () => {
 });
 
 /** The log of a topic under a new owner. */
-async function openLog(limits: LedgerOptions = QUICK) {
-  const { clock, random, logger } = cluster.environment;
+async function openLog(limits: LedgerOptions = QUICK, heardOf = 0) {
+  const { clock, random } = cluster.environment;
+  const logger = { ...silentLogger, error: (line: string) => void lines.push(line) };
   const { ledgers, store } = cluster.client();
   const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
   const namespace = { key: 'namespaces/public/default', modRevision: 0 };
   const options = { store, ledgers, ownership, clock, name: TOPIC, maxListedLedgers: 1_000, namespace };
   const record = await openTopicRecord(options);
-  const found = await recoverLog(ledgers, record);
+  const found = await recoverLog({
+    ledgers,
+    record,
+    logger,
+    topic: TOPIC.full,
+    heardOf: async () => await Promise.resolve(heardOf as MessageIndex),
+  });
   await record.change(found.amend, ledgers.deletion(found.dropped));
   const index = new LogIndex(found.ledgers, found.floor);
   const cache = new EntryCache(0, memoryBudget().share('cache')).topic();
@@ -70,8 +82,8 @@ async function append({ log }: Opened, text: string, count = 1): Promise<LogEntr
   });
 }
 
-async function readAll({ reader }: Opened): Promise<LogEntry[]> {
-  const all: LogEntry[] = [];
+async function readAll({ reader }: Opened): Promise<LogItem[]> {
+  const all: LogItem[] = [];
   const cursor = newCursor();
   for (let next = reader.oldestIndex; next < reader.endIndex; ) {
     const entries = await reader.read(next, { maxEntries: 3, maxBytes: 1_000_000 }, cursor);
@@ -83,8 +95,8 @@ async function readAll({ reader }: Opened): Promise<LogEntry[]> {
   return all;
 }
 
-function summary(entries: readonly LogEntry[]): [number, string][] {
-  return entries.map((entry) => [entry.index, entry.block.toString()]);
+function summary(items: readonly LogItem[]): [number, string][] {
+  return items.map((item) => [item.index, item.lost === true ? `lost ${item.count}` : item.block.toString()]);
 }
 
 function failAppends(how: (call: BookieCall) => boolean): void {
@@ -268,5 +280,128 @@ describe('reading the log', () => {
         code: 'POSITION_NOT_FOUND',
       });
     }
+  });
+});
+
+/** The only copy of these entries no longer matches its digest. */
+function damage(ledger: LedgerId, entryIds: readonly number[]): void {
+  const entries = cluster.bookies[0]?.entries(ledger);
+  for (const id of entryIds as readonly EntryId[]) {
+    const stored = entries?.get(id);
+    if (stored !== undefined) entries?.set(id, { ...stored, payload: Buffer.alloc(stored.payload.length) });
+  }
+}
+
+/** One ledger with `count` entries of two messages, whose owner then has died. */
+async function oneLedger(count: number): Promise<LedgerId> {
+  const owner = await openLog();
+  let ledger = 0 as LedgerId;
+  for (let n = 0; n < count; n++) ledger = (await append(owner, `${n}`, 2)).ledgerId;
+  await cluster.client().ledgers.recover(ledger); // it has no time to close it
+  return ledger;
+}
+
+describe('entries that are lost', () => {
+  test('stand in the log as the indexes between their neighbours; everything else is there', async () => {
+    const ledger = await oneLedger(9);
+    damage(ledger, [0, 1, 4, 6, 7]);
+    const next = await openLog();
+    expect(await readAll(next)).toMatchObject([
+      { lost: true, index: 0, count: 4, ledgerId: ledger, entryId: 0, lastEntryId: 1 },
+      { index: 4 },
+      { index: 6 },
+      { lost: true, index: 8, count: 2, entryId: 4, lastEntryId: 4 },
+      { index: 10 },
+      { lost: true, index: 12, count: 4, entryId: 6, lastEntryId: 7 },
+      { index: 16 },
+    ]);
+    expect((await append(next, 'new')).index).toBe(18);
+    expect(lines.filter((line) => line.includes('has lost'))).toEqual([]); // its end is known
+  });
+
+  test('at the end: the next index is above all that anybody has heard of, and the lost ones are not given again', async () => {
+    const ledger = await oneLedger(5);
+    damage(ledger, [3, 4]);
+    const next = await openLog(QUICK, 77);
+    const end = 77 + SKIPPED_INDEXES;
+    expect(lines).toEqual([
+      `topic ${TOPIC.full} has lost messages: entries 3 to 4 of ledger ${ledger}; indexes 6 to ${end - 1} are not given again`,
+    ]);
+    const { index } = await append(next, 'new');
+    expect(index).toBe(end);
+    const all = await readAll(next);
+    expect(summary(all)).toEqual([
+      [0, '0'],
+      [2, '1'],
+      [4, '2'],
+      [6, `lost ${end - 6}`],
+      [end, 'new'],
+    ]);
+    // The numbers are in the record: who opens it later sees the same, and skips nothing more.
+    await next.log.close();
+    lines = [];
+    const later = await openLog();
+    expect([summary(await readAll(later)), lines]).toEqual([summary(all), []]);
+  });
+
+  test('that nobody knows of, behind the last known one: the same, and that is said', async () => {
+    const ledger = (await append(await openLog(), 'a')).ledgerId;
+    for (const bookie of cluster.bookies) bookie.limbo = true;
+    await cluster.client().ledgers.recover(ledger);
+    for (const bookie of cluster.bookies) bookie.limbo = false;
+    const next = await openLog();
+    expect(lines).toEqual([
+      expect.stringMatching(/has lost messages: what came behind entry 0 of ledger \d+; indexes 1 to/),
+    ]);
+    expect((await append(next, 'b')).index).toBe(2 + SKIPPED_INDEXES - 1);
+    expect((await readAll(next))[1]).toMatchObject({ lost: true, index: 1, entryId: 1, lastEntryId: undefined });
+  });
+
+  test('all of a ledger: the topic goes on', async () => {
+    const ledger = await oneLedger(40);
+    damage(
+      ledger,
+      Array.from({ length: 40 }, (_, n) => n),
+    );
+    const next = await openLog();
+    expect(await readAll(next)).toMatchObject([{ lost: true, index: 0, entryId: 0, lastEntryId: 39 }]);
+    expect((await append(next, 'new')).index).toBe(40 + SKIPPED_INDEXES);
+  });
+
+  test('any subset: reads from anywhere give what there is, and times are found', async () => {
+    const random = seededRandom(7);
+    const ENTRIES = 300;
+    const ledger = await oneLedger(ENTRIES);
+    const lost = new Set<number>();
+    while (lost.size < 150) lost.add(Math.floor(random.next() * (ENTRIES - 1)));
+    damage(ledger, [...lost]);
+    const next = await openLog();
+    const all = await readAll(next);
+    const held = all.flatMap((item) => (item.lost === true ? [] : [item.entryId]));
+    expect(held).toEqual(Array.from({ length: ENTRIES }, (_, n) => n).filter((n) => !lost.has(n)));
+    expect(all.every((item, at) => at === 0 || endOf(all[at - 1] as LogItem) === item.index)).toBe(true);
+    for (let index = 0; index < 2 * ENTRIES; index += 7) {
+      const [item] = await next.reader.read(index as MessageIndex, { maxEntries: 1, maxBytes: 1 }, newCursor());
+      expect(item !== undefined && item.index <= index && endOf(item) > index).toBe(true);
+      expect(item?.lost === true).toBe(lost.has(Math.floor(index / 2)));
+    }
+    for (const item of all) {
+      if (item.lost === true) continue;
+      const found = await next.reader.indexAtTime(item.appendTime);
+      // Entries of the same millisecond, and lost ones before them, may come first.
+      expect(found).toBeLessThanOrEqual(item.index);
+    }
+  });
+
+  test('while a copy is out of reach nothing is called lost', async () => {
+    const ledger = await oneLedger(3);
+    damage(ledger, [1]);
+    const next = await openLog();
+    for (const bookie of cluster.bookies) {
+      bookie.before = (call) => {
+        if (call.type === 'read' && call.request.firstEntryId === 1) throw new MagnetarError('UNAVAILABLE', 'cut off');
+      };
+    }
+    await expect(readAll(next)).rejects.toMatchObject({ code: 'UNAVAILABLE' });
   });
 });

@@ -7,7 +7,7 @@ import type { Position } from '../../wire/frames.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import type { AckLog, AckSubscription } from './ack-log.ts';
 import type { Consumers } from './consumers.ts';
-import { endOf, type LogEntry } from './log-entry.ts';
+import { endOf, lossError, type LogEntry, type LogItem } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';
 import { resolvePosition } from './positions.ts';
 
@@ -100,7 +100,7 @@ export class SubscriptionControl {
 
   /**
    * The entry with the `nth` message that is not acknowledged, from 1 on, and the place of the message in it.
-   * @throws SUBSCRIPTION_NOT_FOUND, POSITION_NOT_FOUND; what reading throws
+   * @throws SUBSCRIPTION_NOT_FOUND, POSITION_NOT_FOUND; DATA_LOSS when the message is lost; what reading throws
    */
   async peek(name: string, nth: number): Promise<{ readonly entry: LogEntry; readonly at: number }> {
     const { reader } = this.#options;
@@ -130,14 +130,21 @@ export class SubscriptionControl {
     const { reader } = this.#options;
     if (to.at !== 'behind') return resolvePosition(reader, to);
     const index = await resolvePosition(reader, to.position);
-    return to.wholeEntry ? endOf(await this.#entry(index)) : ((index + 1) as MessageIndex);
+    return to.wholeEntry ? endOf(await this.#item(index)) : ((index + 1) as MessageIndex);
   }
 
+  /** @throws DATA_LOSS */
   async #entry(index: MessageIndex): Promise<LogEntry> {
+    const item = await this.#item(index);
+    if (item.lost === true) throw lossError(this.#options.topic, item);
+    return item;
+  }
+
+  async #item(index: MessageIndex): Promise<LogItem> {
     const { reader } = this.#options;
-    const [entry] = await reader.read(index, { maxEntries: 1, maxBytes: 1 }, newCursor());
-    if (entry === undefined || entry.index > index) throw await reader.notFound(`message with index ${index}`);
-    return entry;
+    const [item] = await reader.read(index, { maxEntries: 1, maxBytes: 1 }, newCursor());
+    if (item === undefined || item.index > index) throw await reader.notFound(`message with index ${index}`);
+    return item;
   }
 
   #shown(name: string): string {

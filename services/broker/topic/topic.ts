@@ -8,6 +8,7 @@ import type { Compare, MetadataStore } from '../../metadata/store.ts';
 import type { ByteShare } from '../../runtime/byte-budget.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
+import type { Logger } from '../../runtime/logger.ts';
 import { decodeBlock } from '../../wire/block.ts';
 import type { BrokerStats } from '../metrics/broker-stats.ts';
 import type { Traffic } from '../metrics/traffic.ts';
@@ -19,7 +20,7 @@ import { type AckLog, type AckSubscription, openAckLog } from './ack-log.ts';
 import type { TopicConsumer } from './consumer.ts';
 import { Consumers } from './consumers.ts';
 import type { EntryCache, TopicCache } from './entry-cache.ts';
-import { endOf, type LogEntry } from './log-entry.ts';
+import { endOf, type LogEntry, type LogLoss, lossError } from './log-entry.ts';
 import { LogIndex } from './log-index.ts';
 import { LogReader, newCursor } from './log-reader.ts';
 import { recoverLog } from './log-recovery.ts';
@@ -279,24 +280,29 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
   // What a producer sends again after a crash is at most what one stream may have under way.
   const dedup = new DedupState({ batchesPerProducer: Math.max(LEAST_REMEMBERED, options.publishWindowItems) });
   const opened: { topic?: Topic; index?: LogIndex; failure?: MagnetarError } = {};
-  const [log, acks] = await Promise.allSettled([
-    recoverLog(ledgers, record),
-    openAckLog({
-      environment,
-      ledgers,
-      record,
-      options: {
-        dedupSnapshot: () => ({
-          coveredIndex: opened.index?.endIndex ?? (0 as MessageIndex),
-          producers: dedup.snapshot(),
-        }),
-        onFailure: (error) => {
-          opened.failure = error;
-          opened.topic?.fail(error);
-        },
-        limits: options.ackLog,
+  const openingAcks = openAckLog({
+    environment,
+    ledgers,
+    record,
+    topic: name.full,
+    options: {
+      dedupSnapshot: () => ({
+        coveredIndex: opened.index?.endIndex ?? (0 as MessageIndex),
+        producers: dedup.snapshot(),
+      }),
+      oldestIndex: () => opened.index?.oldestIndex ?? (0 as MessageIndex),
+      onFailure: (error) => {
+        opened.failure = error;
+        opened.topic?.fail(error);
       },
-    }),
+      limits: options.ackLog,
+    },
+  });
+  const { logger } = environment;
+  const heardOf = async (): Promise<MessageIndex> => (await openingAcks).recovered.heardOf;
+  const [log, acks] = await Promise.allSettled([
+    recoverLog({ ledgers, record, logger, topic: name.full, heardOf }),
+    openingAcks,
   ]);
   if (acks.status === 'rejected') throw acks.reason;
   const ackLog = acks.value;
@@ -309,8 +315,9 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     const index = new LogIndex(found.ledgers, found.floor);
     const cache = dependencies.cache.topic();
     const reader = new LogReader({ ledgers, index, cache, topic: name.full });
-    const dedupWork = await replayDedup(reader, dedup, ackLog);
+    const dedupWork = await replayDedup(reader, dedup, ackLog, (loss) => logLoss(logger, name.full, loss));
     opened.index = index;
+    if (ackLog.recovered.subscriptionsMissing) ackLog.missingBelow = index.endIndex;
     const { lastAppendTime } = found;
     const topic = new Topic({
       dependencies,
@@ -333,21 +340,39 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
   }
 }
 
-/** Brings the deduplication state up to the end of the log: the last snapshot, and what was stored after it (ML-10). */
-async function replayDedup(reader: LogReader, dedup: DedupState, ackLog: AckLog): Promise<DedupWork> {
+/** What a loss means for publishing: nobody can tell any more which batches the lost entries held. */
+function logLoss(logger: Logger, topic: string, loss: LogLoss): void {
+  const { code, message, details } = lossError(topic, loss);
+  const text = `${message}; a batch that was among them is not known as a duplicate when its producer sends it again`;
+  logger.error(text, { topic, code, details });
+}
+
+/**
+ * Brings the deduplication state up to the end of the log: the last snapshot, and what was stored after it (ML-10). Lost entries are
+ * passed over: the next batch of the same producer raises its watermark again.
+ */
+async function replayDedup(
+  reader: LogReader,
+  dedup: DedupState,
+  ackLog: AckLog,
+  onLoss: (loss: LogLoss) => void,
+): Promise<DedupWork> {
   const snapshot = ackLog.recovered.dedup;
   if (snapshot !== undefined) dedup.load(snapshot.producers);
   const work: DedupWork = { entries: 0, bytes: 0 };
   const cursor = newCursor();
   let next = Math.max(snapshot?.coveredIndex ?? 0, reader.oldestIndex) as MessageIndex;
   while (next < reader.endIndex) {
-    const entries = await reader.read(next, { maxEntries: 1_000, maxBytes: REPLAY_BYTES }, cursor);
-    for (const entry of entries) {
-      const { producerName, firstSequenceId, lastSequenceId } = decodeBlock(entry.block);
-      dedup.replay(producerName, firstSequenceId, lastSequenceId, entry, entry.appendTime);
+    for (const item of await reader.read(next, { maxEntries: 1_000, maxBytes: REPLAY_BYTES }, cursor)) {
+      next = endOf(item);
+      if (item.lost === true) {
+        onLoss(item);
+        continue;
+      }
+      const { producerName, firstSequenceId, lastSequenceId } = decodeBlock(item.block);
+      dedup.replay(producerName, firstSequenceId, lastSequenceId, item, item.appendTime);
       work.entries++;
-      work.bytes += entry.block.length;
-      next = endOf(entry);
+      work.bytes += item.block.length;
     }
   }
   return work;

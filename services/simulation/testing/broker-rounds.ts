@@ -178,7 +178,10 @@ class BrokerRounds {
     const cursor = newCursor();
     for (let next = reader.oldestIndex; next < reader.endIndex; ) {
       const entries = await reader.read(next, { maxEntries: 10, maxBytes: 10_000 }, cursor);
-      log.push(...entries);
+      for (const item of entries) {
+        if (item.lost === true) throw new Error(`lost: ${item.reason}`);
+        log.push(item);
+      }
       next = endOf(log.at(-1) as LogEntry);
     }
     return log;

@@ -200,6 +200,7 @@ export class ConsumerClient {
       whenRoom: ({ run, wantedBytes }: PendingRead) =>
         broker.clock.after(this.#world.latency(), () => void run(wantedBytes)),
       deliver: (entry: LogEntry, skip: Buffer | undefined) => this.#onDelivery(ear, entry, skip),
+      lost: (_: unknown, from: number) => this.#history.violation(`index ${from} is said to be lost`),
       caughtUp: () => undefined,
       closed: (error: MagnetarError) => session.end(error),
     };

@@ -50,6 +50,8 @@ export class Owner {
   readonly world: AckLogWorld;
   /** How much data there is, for deduplication. */
   covered = 0;
+  /** The oldest message that is kept. */
+  oldest = 0;
   log: AckLog | undefined;
 
   constructor(world: AckLogWorld) {
@@ -64,8 +66,10 @@ export class Owner {
       environment: world.environment(number),
       ledgers,
       record: new WorldRecord(world, number, ledgers),
+      topic: 't',
       options: {
         dedupSnapshot: () => dedupAt(this.covered),
+        oldestIndex: () => this.oldest as MessageIndex,
         onFailure: (error) => this.failures.push(error),
         limits,
       },

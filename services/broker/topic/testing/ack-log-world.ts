@@ -276,7 +276,8 @@ export class WorldLedgers implements Ledgers {
         const { entries } = this.#world.ledger(id);
         return entries.slice(first, last + 1).map((payload, i) => ({ entryId: (first + i) as EntryId, payload }));
       });
-    return this.#world.answer(this.#owner, () => ({ ledgerId: id, read }));
+    const lostUpTo = async (first: EntryId): Promise<EntryId> => Promise.resolve(first);
+    return this.#world.answer(this.#owner, () => ({ ledgerId: id, read, lostUpTo }));
   }
 
   deletion(ids: readonly LedgerId[]): readonly Write[] {

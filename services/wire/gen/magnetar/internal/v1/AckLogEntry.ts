@@ -1,6 +1,7 @@
 // Original file: proto/magnetar/internal/v1/records.proto
 
 import type { AckLogRecord as _magnetar_internal_v1_AckLogRecord, AckLogRecord__Output as _magnetar_internal_v1_AckLogRecord__Output } from '../../../magnetar/internal/v1/AckLogRecord.ts';
+import type { Long } from '@grpc/proto-loader';
 
 /**
  * One entry of an ack log: what became durable together. Applied in order.
@@ -14,6 +15,11 @@ export interface AckLogEntry {
    * The records, in order.
    */
   'records'?: (_magnetar_internal_v1_AckLogRecord)[];
+  /**
+   * 1 + how many subscriptions were made, deleted or moved by the log up to and with this entry: tells whether one of those is
+   * missing where an entry before this one is lost. 0: not known.
+   */
+  'structure'?: (number | string | Long);
 }
 
 /**
@@ -28,4 +34,9 @@ export interface AckLogEntry__Output {
    * The records, in order.
    */
   'records': (_magnetar_internal_v1_AckLogRecord__Output)[];
+  /**
+   * 1 + how many subscriptions were made, deleted or moved by the log up to and with this entry: tells whether one of those is
+   * missing where an entry before this one is lost. 0: not known.
+   */
+  'structure': (Long);
 }

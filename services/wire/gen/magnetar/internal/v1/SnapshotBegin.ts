@@ -10,6 +10,10 @@ export interface SnapshotBegin {
    * Number of the snapshot, rising.
    */
   'snapshot'?: (number | string | Long);
+  /**
+   * Subscriptions may have been lost that had messages below this index to come. 0: none.
+   */
+  'missingBelow'?: (number | string | Long);
 }
 
 /**
@@ -20,4 +24,8 @@ export interface SnapshotBegin__Output {
    * Number of the snapshot, rising.
    */
   'snapshot': (Long);
+  /**
+   * Subscriptions may have been lost that had messages below this index to come. 0: none.
+   */
+  'missingBelow': (Long);
 }
