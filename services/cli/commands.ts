@@ -139,10 +139,11 @@ function addConsume({ add, shell }: Toolkit): void {
             .default('exclusive'),
         );
       printing(command, shell, 'where a new subscription begins');
+      command.option('--ack-lost', 'acknowledge messages that are lost, so that they are not reported again');
     },
     run: async (command) => {
       checkAdminUrl(command, shell);
-      const { subscription, ...options } = command.opts<PrintOptions & { subscription: string }>();
+      const { subscription, ...options } = command.opts<PrintOptions & { subscription: string; ackLost?: boolean }>();
       const { printMessages } = await import('./print-messages.ts');
       return await printMessages(shell, {
         serviceUrl: serviceUrl(command, shell),

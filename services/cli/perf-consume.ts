@@ -1,4 +1,4 @@
-import type { Client, Consumer } from '../client/index.ts';
+import { type Client, type Consumer, lostMessages } from '../client/index.ts';
 import { hasCode, type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { newClient, whenOpen } from './connect.ts';
 import { PerfReport } from './perf-report.ts';
@@ -43,8 +43,9 @@ class Drain {
         break;
       } catch (error) {
         if (signal.aborted && hasCode(error, 'CANCELLED')) break;
-        if (!hasCode(error, 'DATA_LOSS')) throw error;
-        this.#report.countErrors(Number(error.details['count'] ?? 1), error);
+        const lost = lostMessages(error);
+        if (lost === undefined || !hasCode(error)) throw error;
+        this.#report.countErrors(lost.lastIndex - lost.firstIndex + 1, error);
       }
     }
     await this.#lastAck?.catch(() => {});

@@ -1,10 +1,11 @@
-import { type Message, MessageId, type StartPosition } from '../client/index.ts';
+import { type Consumer, lostMessages, type Message, MessageId, type StartPosition } from '../client/index.ts';
 import { hasCode, type MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { ChunkedOutput } from './chunked-output.ts';
 import { newClient, whenOpen } from './connect.ts';
 import { printMessage } from './message-format.ts';
 import type { From } from './position.ts';
-import { EXIT_DONE, type Shell } from './shell.ts';
+import { EXIT_DONE, EXIT_FAILED, type Shell } from './shell.ts';
+import { oneLine } from './text.ts';
 
 export interface PrintMessagesOptions {
   readonly serviceUrl: string;
@@ -15,6 +16,8 @@ export interface PrintMessagesOptions {
   /** Stop after so many messages. */
   readonly count?: number;
   readonly exitAtEnd?: boolean;
+  /** Acknowledge messages that are lost. */
+  readonly ackLost?: boolean;
   readonly output: 'text' | 'json';
 }
 
@@ -29,19 +32,51 @@ function startPosition(shell: Shell, from: From): StartPosition {
   return from.type === 'time' ? shell.dateOf(from.time) : from.type;
 }
 
-/** Acknowledgments on their way. Those of a later message cover the earlier ones. */
+/** Acknowledgments on their way. Those of a later message cover the earlier ones, up to a loss. */
 class Acks {
-  readonly #acknowledge: (message: Message) => Promise<void>;
+  readonly #consumer: Consumer;
   #pending: Promise<void> = Promise.resolve();
   #failure: MagnetarError | undefined;
+  /** Set by a loss: the last message before it, if it is not acknowledged yet, and those since. */
+  #singly: { before: Message | undefined; readonly since: Message[] } | undefined;
+  #last: Message | undefined;
 
-  constructor(acknowledge: (message: Message) => Promise<void>) {
-    this.#acknowledge = acknowledge;
+  constructor(consumer: Consumer) {
+    this.#consumer = consumer;
   }
 
-  /** Acknowledges a message and all before it. */
+  /** A message goes to stdout. */
+  printed(message: Message): void {
+    if (this.#singly === undefined) this.#last = message;
+    else this.#singly.since.push(message);
+  }
+
+  /** Messages are lost: what comes behind must not acknowledge them along with it. */
+  lossCame(): void {
+    this.#singly ??= { before: this.#last, since: [] };
+  }
+
+  acknowledgeLoss(loss: MagnetarError): void {
+    this.#add(this.#consumer.acknowledgeLost(loss));
+  }
+
+  /** Acknowledges a message and all that were printed before it. */
   upTo(message: Message): void {
-    const ack = this.#acknowledge(message).catch((error: unknown) => {
+    const singly = this.#singly;
+    if (singly === undefined) {
+      this.#add(this.#consumer.acknowledgeCumulative(message));
+      return;
+    }
+    const { before, since } = singly;
+    const first = before === undefined || message.index <= before.index ? message : before;
+    if (before !== undefined) this.#add(this.#consumer.acknowledgeCumulative(first));
+    if (first === before) singly.before = undefined;
+    const later = since.findIndex(({ index }) => index > message.index);
+    for (const each of since.splice(0, later < 0 ? since.length : later)) this.#add(this.#consumer.acknowledge(each));
+  }
+
+  #add(durable: Promise<void>): void {
+    const ack = durable.catch((error: unknown) => {
       this.#failure ??= toMagnetarError(error);
     });
     this.#pending = Promise.all([this.#pending, ack]).then(() => {});
@@ -54,29 +89,48 @@ class Acks {
   }
 }
 
-async function print(
-  shell: Shell,
-  source: Source,
-  output: ChunkedOutput<Message>,
-  options: PrintMessagesOptions,
-): Promise<void> {
-  let left = options.count ?? Infinity;
-  try {
-    for await (const message of source.messages({ signal: shell.interrupted, untilEnd: options.exitAtEnd === true })) {
-      printMessage(output, message, options.output);
-      left -= 1;
-      if (left === 0) return;
-      if (output.behind) await output.drained();
-      if (shell.interrupted.aborted) return;
+interface Run {
+  readonly shell: Shell;
+  readonly source: Source;
+  readonly output: ChunkedOutput<Message>;
+  readonly acks: Acks | undefined;
+  readonly options: PrintMessagesOptions;
+}
+
+/** Prints what is left to print, also behind messages that are lost. Resolves with the number of losses. */
+async function print(run: Run): Promise<number> {
+  const { shell, options, acks } = run;
+  const left = { messages: options.count ?? Infinity };
+  for (let losses = 0; ; losses++) {
+    try {
+      await printOn(run, left);
+      return losses;
+    } catch (error) {
+      if (shell.interrupted.aborted && hasCode(error, 'CANCELLED')) return losses;
+      if (lostMessages(error) === undefined) throw error;
+      const loss = toMagnetarError(error);
+      shell.stderr.write(`magnetar: ${oneLine(loss.message)}\n`);
+      if (options.ackLost === true) acks?.acknowledgeLoss(loss);
+      else acks?.lossCame();
     }
-  } catch (error) {
-    if (!shell.interrupted.aborted || !hasCode(error, 'CANCELLED')) throw error;
+  }
+}
+
+async function printOn({ shell, source, output, acks, options }: Run, left: { messages: number }): Promise<void> {
+  for await (const message of source.messages({ signal: shell.interrupted, untilEnd: options.exitAtEnd === true })) {
+    acks?.printed(message);
+    printMessage(output, message, options.output);
+    left.messages -= 1;
+    if (left.messages === 0) return;
+    if (output.behind) await output.drained();
+    if (shell.interrupted.aborted) return;
   }
 }
 
 /**
  * `magnetar consume` and `magnetar read`. A message is acknowledged once stdout has taken it, and the command ends when
- * its acknowledgments are durable. Resolves with the exit code.
+ * its acknowledgments are durable. For messages that are lost there is a line on stderr; the exit code is 1 then, unless
+ * they were to be acknowledged. Resolves with the exit code.
  */
 export async function printMessages(shell: Shell, options: PrintMessagesOptions): Promise<number> {
   const { topic, subscription, serviceUrl } = options;
@@ -89,16 +143,17 @@ export async function printMessages(shell: Shell, options: PrintMessagesOptions)
         ? undefined
         : await whenOpen(shell, serviceUrl, client.subscribe({ ...from, subscription }, wait));
     const source: Source = consumer ?? (await whenOpen(shell, serviceUrl, client.createReader(from, wait)));
-    const acks = consumer && new Acks(async (message) => await consumer.acknowledgeCumulative(message));
+    const acks = consumer && new Acks(consumer);
     const output = new ChunkedOutput<Message>(shell.stdout, shell.clock, (message) => acks?.upTo(message));
+    let losses = 0;
     try {
-      await print(shell, source, output, options);
+      losses = await print({ shell, source, output, acks, options });
       await output.finish();
     } finally {
       await acks?.durable();
     }
     await source.close();
-    return EXIT_DONE;
+    return losses === 0 || options.ackLost === true ? EXIT_DONE : EXIT_FAILED;
   } finally {
     await client.close();
   }

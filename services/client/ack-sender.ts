@@ -54,6 +54,11 @@ export class AckSender {
     return this.#window.add(index).promise;
   }
 
+  /** Acknowledges messages from `from` to below `to`. */
+  addRange(from: number, to: number): Promise<void> {
+    return this.#window.addRange(from, to).promise;
+  }
+
   /** Acknowledges all messages below an index. */
   addBelow(index: number): Promise<void> {
     return this.#window.addBelow(index).promise;

@@ -138,7 +138,8 @@ describe('an entry that cannot be read', () => {
     const [a, bad, b] = await Promise.allSettled(waiting);
     expect([a, b]).toMatchObject([{ value: { index: 0 } }, { value: { index: 4 } }]);
     expect(bad).toMatchObject({ reason: { code: 'DATA_LOSS', message: expect.stringMatching(BAD) as string } });
-    const details = { topic: 't', ledgerId: '7', entryId: '1', index: '1', count: '3' };
+    const place = { ledgerId: '7', firstEntryId: '1', lastEntryId: '1' };
+    const details = { topic: 't', firstIndex: '1', lastIndex: '3', ...place };
     expect(bad).toMatchObject({ reason: { details } });
   });
 

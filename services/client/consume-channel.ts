@@ -12,6 +12,7 @@ import type {
   ConsumerClosed,
   Delivery,
   Flow,
+  Loss,
   Seek,
   SeekDone,
   Subscribe,
@@ -28,6 +29,7 @@ export interface ConsumeMember extends ChannelMember {
   readonly number: number;
   subscribed(answer: Subscribed): void;
   delivery(delivery: Delivery): void;
+  loss(loss: Loss): void;
   caughtUp(caughtUp: CaughtUp): void;
   ackReceipt(receipt: AckReceipt): void;
   seekDone(answer: SeekDone): void;
@@ -62,6 +64,15 @@ function toFrame(items: readonly Item[]): ConsumeRequest {
     else closes.push(item.close);
   }
   return { subscribes, flows, acks, seeks, closes };
+}
+
+function indexOf(item: Delivery | Loss): number {
+  return 'firstIndex' in item ? item.firstIndex : item.index;
+}
+
+/** Losses between the deliveries, where their indexes are. */
+function inOrder(deliveries: readonly Delivery[], losses: readonly Loss[]): (Delivery | Loss)[] {
+  return [...deliveries, ...losses].toSorted((a, b) => a.consumer - b.consumer || indexOf(a) - indexOf(b));
 }
 
 /** The consume stream of a client, which all its consumers and readers share. */
@@ -133,7 +144,7 @@ export class ConsumeChannel extends Channel<ConsumeMember, Item, ConsumeRequest,
 
   override received(response: ConsumeResponse): void {
     for (const answer of response.subscribed ?? []) this.member(answer.consumer)?.subscribed(answer);
-    this.#deliver(response.deliveries ?? []);
+    this.#deliver(response.deliveries ?? [], response.losses ?? []);
     for (const caughtUp of response.caughtUp ?? []) this.member(caughtUp.consumer)?.caughtUp(caughtUp);
     for (const receipt of response.ackReceipts ?? []) this.member(receipt.consumer)?.ackReceipt(receipt);
     for (const answer of response.seeksDone ?? []) this.member(answer.consumer)?.seekDone(answer);
@@ -148,10 +159,14 @@ export class ConsumeChannel extends Channel<ConsumeMember, Item, ConsumeRequest,
   }
 
   /** Entries of several consumers in one frame: one that is slow must not keep the frames of the others in memory. */
-  #deliver(deliveries: readonly Delivery[]): void {
+  #deliver(deliveries: readonly Delivery[], losses: readonly Loss[]): void {
     const isShared = deliveries.some(({ consumer }) => consumer !== deliveries[0]?.consumer);
-    for (const delivery of deliveries) {
+    for (const delivery of losses.length === 0 ? deliveries : inOrder(deliveries, losses)) {
       const member = this.member(delivery.consumer);
+      if ('firstIndex' in delivery) {
+        member?.loss(delivery);
+        continue;
+      }
       if (isShared) member?.delivery({ ...delivery, block: unpinned(delivery.block), skip: unpinned(delivery.skip) });
       else member?.delivery(delivery);
     }

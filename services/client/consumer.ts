@@ -3,6 +3,7 @@ import type { WaitOptions } from './abort.ts';
 import { unlessAborted } from './abort.ts';
 import { invalid } from './check.ts';
 import type { IterationOptions } from './iteration.ts';
+import { lostMessages } from './lost-messages.ts';
 import { Message } from './message.ts';
 import { MessageId } from './message-id.ts';
 import type { StartPosition } from './position.ts';
@@ -33,8 +34,9 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
   }
 
   /**
-   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the consumer
-   * failed
+   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; DATA_LOSS, once, when the next messages
+   * are lost: its details say which, and what follows is received as usual (see `acknowledgeLost`); ALREADY_CLOSED; why
+   * the consumer failed
    */
   receive(options?: ReceiveOptions): Promise<Message> {
     return receiveFrom(this.#receiver, options);
@@ -89,6 +91,22 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
     if (message.index !== undefined) return message.index;
     const text = `message id ${message.toString()} has no index; acknowledge a Message, or an id that came with one`;
     throw new MagnetarError('INVALID_ARGUMENT', text);
+  }
+
+  /**
+   * Acknowledges the messages that a DATA_LOSS of `receive` or of an iteration is about; resolves when that is durable. Until
+   * then, every consumer that connects to the subscription is told of them. An acknowledgment of all before a later
+   * message has the same effect.
+   *
+   * @throws MagnetarError INVALID_ARGUMENT for another error; what `acknowledge` throws
+   */
+  acknowledgeLost(error: unknown, options?: WaitOptions): Promise<void> {
+    if (this.#receiver.refusal !== undefined) return Promise.reject(this.#receiver.refusal);
+    const lost = lostMessages(error);
+    if (lost === undefined) return Promise.reject(invalid('error', error, 'a DATA_LOSS that a consumer was given'));
+    const durable = this.#receiver.acks.addRange(lost.firstIndex, lost.lastIndex + 1);
+    this.#receiver.askTurn();
+    return options?.signal === undefined ? durable : unlessAborted(durable, options.signal);
   }
 
   /**

@@ -80,6 +80,7 @@ class EndProbe implements ConsumeMember {
 
   turn(): void {}
   delivery(): void {}
+  loss(): void {}
   caughtUp(): void {}
   ackReceipt(): void {}
   seekDone(): void {}

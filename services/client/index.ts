@@ -6,6 +6,7 @@ export type { WaitOptions } from './abort.ts';
 export { Client } from './client.ts';
 export type { Consumer } from './consumer.ts';
 export type { IterationOptions } from './iteration.ts';
+export { type LostMessages, lostMessages } from './lost-messages.ts';
 export { type Message, type ProducerMessage } from './message.ts';
 export { MessageId } from './message-id.ts';
 export type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './options.ts';

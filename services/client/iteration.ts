@@ -46,7 +46,8 @@ class StepTaker implements Taker {
 }
 
 /**
- * Messages one after another, for `for await`. Written by hand: an async generator costs several promises a message.
+ * Messages one after another, for `for await`. Written by hand: an async generator costs several promises a message. When messages
+ * are lost a step rejects with DATA_LOSS; the next step, or the next iteration, goes on behind them.
  */
 export class Iteration implements AsyncIterableIterator<Message, undefined> {
   readonly #receiver: Receiver;

@@ -26,8 +26,8 @@ export class Reader implements AsyncIterable<Message>, AsyncDisposable {
   }
 
   /**
-   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; ALREADY_CLOSED; why the reader
-   * failed
+   * The next message. @throws MagnetarError DEADLINE_EXCEEDED after `timeoutMs`; DATA_LOSS, once, when the next messages
+   * are lost: its details say which, and what follows is read as usual; ALREADY_CLOSED; why the reader failed
    */
   readNext(options?: ReceiveOptions): Promise<Message> {
     return receiveFrom(this.#receiver, options);

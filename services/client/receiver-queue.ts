@@ -23,6 +23,14 @@ interface Entry {
   next: number;
 }
 
+/** Messages that cannot be had, in their place. */
+interface Lost {
+  readonly index: number;
+  /** The index behind the last one. */
+  readonly end: number;
+  readonly error: MagnetarError;
+}
+
 function isSkipped(skip: Buffer, at: number): boolean {
   return (((skip[at >>> 3] ?? 0) >>> (at & 7)) & 1) === 1;
 }
@@ -47,7 +55,7 @@ function skippedIn(skip: Buffer, count: number): number {
 export class ReceiverQueue {
   readonly #topic: string;
   readonly #consumed: (messages: number, bytes: number) => void;
-  readonly #entries = new Deque<Entry>();
+  readonly #entries = new Deque<Entry | Lost>();
   readonly #given = new IndexSet();
   #nextIndex = 0;
   #caughtUp = 0;
@@ -63,10 +71,11 @@ export class ReceiverQueue {
     return this.#nextIndex;
   }
 
-  /** The index of the message that `take` returns next; Infinity: there is none. */
+  /** The index of the message that `take` returns next, or that is lost next; Infinity: there is none. */
   get peekIndex(): number {
     const entry = this.#entries.peek();
-    return entry === undefined ? Number.POSITIVE_INFINITY : entry.index + entry.next;
+    if (entry === undefined) return Number.POSITIVE_INFINITY;
+    return 'error' in entry ? entry.index : entry.index + entry.next;
   }
 
   /** True when nothing below `end` is left to come. */
@@ -90,7 +99,8 @@ export class ReceiverQueue {
   /** Drops what is not handed out: it will be delivered again. */
   drop(): void {
     const first = this.#entries.peek();
-    if (first !== undefined && first.next > 0) this.#given.add(first.index, first.index + first.next);
+    if (first !== undefined && !('error' in first) && first.next > 0)
+      this.#given.add(first.index, first.index + first.next);
     this.#entries.clear();
     this.#caughtUp = 0;
   }
@@ -107,6 +117,11 @@ export class ReceiverQueue {
     if (skip.length > 0) passOver(entry);
     if (entry.next < count) this.#entries.push(entry);
     else this.#finish(entry);
+  }
+
+  /** Takes in that messages from `index` to below `end` are lost. */
+  addLost(index: number, end: number, error: MagnetarError): void {
+    if (end > index && this.#given.countIn(index, end) < end - index) this.#entries.push({ index, end, error });
   }
 
   /** The bits with those of messages added that were handed out before. */
@@ -128,17 +143,26 @@ export class ReceiverQueue {
   /**
    * Hands out the next message; undefined when there is none.
    *
-   * @throws MagnetarError DATA_LOSS, once, where an entry cannot be read: it is passed over. UNSUPPORTED: this process
-   *   cannot read it; it stays.
+   * @throws MagnetarError DATA_LOSS, once, where messages are lost or an entry cannot be read: they are passed over.
+   *   UNSUPPORTED: this process cannot read it; it stays.
    */
   take(): Message | undefined {
     const entry = this.#entries.peek();
     if (entry === undefined) return undefined;
+    if ('error' in entry) throw this.#passOverLost(entry);
     const message = new Message(entry.facts ?? this.#open(entry), entry.next++);
     this.#nextIndex = entry.index + entry.next;
     if (entry.skip.length > 0) passOver(entry);
     if (entry.next === entry.count) this.#shift(entry);
     return message;
+  }
+
+  /** Lost messages count as given once that is said. */
+  #passOverLost(lost: Lost): MagnetarError {
+    this.#entries.shift();
+    this.#given.add(lost.index, lost.end);
+    this.#nextIndex = lost.end;
+    return lost.error;
   }
 
   #shift(entry: Entry): void {
@@ -168,7 +192,14 @@ export class ReceiverQueue {
 function unreadable(topic: string, { delivery, index, count }: Entry, cause: MagnetarError): MagnetarError {
   const { ledgerId, entryId } = delivery;
   const text = `entry ${ledgerId}:${entryId} of ${topic}, with the messages ${index} to ${index + count - 1}, cannot be read: ${cause.message}`;
-  const details = { topic, ledgerId: `${ledgerId}`, entryId: `${entryId}`, index: `${index}`, count: `${count}` };
+  const details = {
+    topic,
+    firstIndex: `${index}`,
+    lastIndex: `${index + count - 1}`,
+    ledgerId: `${ledgerId}`,
+    firstEntryId: `${entryId}`,
+    lastEntryId: `${entryId}`,
+  };
   return new MagnetarError(cause.code === 'UNSUPPORTED' ? 'UNSUPPORTED' : 'DATA_LOSS', text, { details, cause });
 }
 

@@ -7,6 +7,7 @@ import type {
   CaughtUp,
   ConsumerClosed,
   Delivery,
+  Loss,
   Position,
   SeekDone,
   Subscribed,
@@ -273,6 +274,12 @@ export class Receiver implements ConsumeMember {
     }
     this.#damaged = place;
     this.#reopen(error);
+  }
+
+  loss({ firstIndex, lastIndex, error }: Loss): void {
+    if (this.#state !== 'open') return;
+    this.queue.addLost(firstIndex, lastIndex + 1, fromWireError(error));
+    this.#takers.serve();
   }
 
   caughtUp({ index }: CaughtUp): void {

@@ -18,7 +18,10 @@ export interface ReceiveOptions extends WaitOptions {
   readonly timeoutMs?: number | undefined;
 }
 
-/** The next message of a receiver. @throws MagnetarError DEADLINE_EXCEEDED, ALREADY_CLOSED, or why it failed */
+/**
+ * The next message of a receiver. @throws MagnetarError DEADLINE_EXCEEDED; DATA_LOSS, once, when the next messages are lost;
+ *   ALREADY_CLOSED, or why it failed
+ */
 export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefined): Promise<Message> {
   if (receiver.refusal !== undefined) return Promise.reject(receiver.refusal);
   if (options !== undefined) {

@@ -14,6 +14,7 @@
  *   `RecoveredAcks.subscriptionsMissing`.
  */
 import type { ClosedLedger, LedgerReader, Ledgers } from '../../ledger/ledgers.ts';
+import { assertNever } from '../../lib/assert.ts';
 import { hasCode, MagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type MessageIndex, type Millis, NO_ENTRY } from '../../lib/ids.ts';
 import { type AckLogEntry, type AckLogRecord, ackLogEntry, type SubscriptionCreated } from '../../wire/records.ts';
@@ -165,6 +166,8 @@ function heardIn(record: AckLogRecord): number {
     case 'snapshotBegin':
     case 'snapshotEnd':
       return 0;
+    default:
+      return assertNever(record);
   }
 }
 

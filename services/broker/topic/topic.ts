@@ -298,10 +298,9 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
       limits: options.ackLog,
     },
   });
-  const { logger } = environment;
   const heardOf = async (): Promise<MessageIndex> => (await openingAcks).recovered.heardOf;
   const [log, acks] = await Promise.allSettled([
-    recoverLog({ ledgers, record, logger, topic: name.full, heardOf }),
+    recoverLog({ ledgers, record, logger: environment.logger, topic: name.full, heardOf }),
     openingAcks,
   ]);
   if (acks.status === 'rejected') throw acks.reason;
@@ -315,7 +314,7 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     const index = new LogIndex(found.ledgers, found.floor);
     const cache = dependencies.cache.topic();
     const reader = new LogReader({ ledgers, index, cache, topic: name.full });
-    const dedupWork = await replayDedup(reader, dedup, ackLog, (loss) => logLoss(logger, name.full, loss));
+    const dedupWork = await replayDedup(reader, dedup, ackLog, (loss) => logLoss(environment.logger, name.full, loss));
     opened.index = index;
     if (ackLog.recovered.subscriptionsMissing) ackLog.missingBelow = index.endIndex;
     const { lastAppendTime } = found;

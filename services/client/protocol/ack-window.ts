@@ -99,6 +99,14 @@ export class AckWindow<W> {
     return this.#waiter;
   }
 
+  /** Acknowledges messages from `from` to below `to`; returns the waiter that it shares. */
+  addRange(from: number, to: number): W {
+    this.#runs.push(from, to);
+    if (this.#runs.length >= 2 * MAX_RANGES) this.#seal();
+    this.#waiter ??= this.#newWaiter();
+    return this.#waiter;
+  }
+
   /** Acknowledges everything below `index`; returns the waiter that it shares. */
   addBelow(index: number): W {
     this.#below = Math.max(this.#below, index);

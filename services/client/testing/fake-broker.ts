@@ -23,6 +23,8 @@ export interface FakeEntry {
   readonly crc32c: number;
   readonly producer: string;
   readonly lastSequenceId: SequenceId;
+  /** It cannot be read any more. */
+  lost: boolean;
 }
 
 /** A topic. */
@@ -57,6 +59,7 @@ export class FakeTopic {
       crc32c: batch.crc32c ?? 0,
       producer: fields.producerName,
       lastSequenceId: fields.lastSequenceId,
+      lost: false,
     };
     this.entries.push(entry);
     this.watermarks.set(fields.producerName, fields.lastSequenceId);

@@ -121,6 +121,16 @@ export class FakeConsumeStream {
       const acked = receiver.acked.countIn(entry.index, entry.index + entry.count);
       if (acked < entry.count) {
         if (receiver.messages <= 0 || receiver.bytes <= 0) return;
+        if (entry.lost) {
+          const { ledgerId, entryId, index, count } = entry;
+          const lastIndex = (index + count - 1) as MessageIndex;
+          const details = { firstIndex: String(index), lastIndex: String(lastIndex) };
+          const error = { code: 'DATA_LOSS', message: `entry ${entryId} is lost`, retryable: false, details };
+          const place = { ledgerId, firstEntryId: entryId, lastEntryId: entryId };
+          this.send({ losses: [{ consumer: receiver.number, firstIndex: index, lastIndex, ...place, error }] });
+          receiver.next++;
+          continue;
+        }
         receiver.messages -= entry.count - acked;
         receiver.bytes -= entry.block.length;
         this.#deliver(receiver, entry);

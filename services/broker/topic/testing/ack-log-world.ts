@@ -276,8 +276,11 @@ export class WorldLedgers implements Ledgers {
         const { entries } = this.#world.ledger(id);
         return entries.slice(first, last + 1).map((payload, i) => ({ entryId: (first + i) as EntryId, payload }));
       });
-    const lostUpTo = async (first: EntryId): Promise<EntryId> => Promise.resolve(first);
-    return this.#world.answer(this.#owner, () => ({ ledgerId: id, read, lostUpTo }));
+    return this.#world.answer(this.#owner, () => ({
+      ledgerId: id,
+      read,
+      lostUpTo: async (first) => Promise.resolve(first),
+    }));
   }
 
   deletion(ids: readonly LedgerId[]): readonly Write[] {
