@@ -1,7 +1,7 @@
 /** A data folder with known content, and what a server makes of it after somebody has damaged it. */
 import { cp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
-import { Client, type Consumer, MagnetarError, type Reader } from '../../services/client/index.ts';
+import { Client, type Consumer, lostMessages, MagnetarError, type Reader } from '../../services/client/index.ts';
 import { type ServerProcess, startStandalone, temporaryFolder } from './process.ts';
 
 /** Messages of each topic. */
@@ -64,52 +64,150 @@ export async function segmentsOf(bookie: string): Promise<string[]> {
   return (await readdir(folder)).toSorted().map((name) => path.join(folder, name));
 }
 
-/** What became of one way to look at a topic. */
-type Outcome =
+/** What became of one way to look at a topic. Whatever is neither lost nor said to be an error was there, to the last byte. */
+export type Outcome =
   | { readonly kind: 'right' }
+  /** Messages that were said to be lost, as "first-last"; and how many that had been acknowledged came again. */
+  | { readonly kind: 'damaged'; readonly lost: readonly string[]; readonly again: number; readonly message: string }
   /** It ended early, with a reason. */
   | { readonly kind: 'error'; readonly code: string; readonly message: string };
 
+export interface TopicReport {
+  readonly read: Outcome;
+  readonly consumed: Outcome;
+  /** What became of a message that was published afterwards: "right", or why it failed. */
+  readonly written: string;
+}
+
 export type Report =
   | { readonly kind: 'refused'; readonly line: string }
-  | { readonly kind: 'running'; readonly topics: Readonly<Record<string, { read: Outcome; consumed: Outcome }>> };
+  | { readonly kind: 'running'; readonly topics: Readonly<Record<string, TopicReport>>; readonly errors: number };
 
-/** Reads until the end; every message has to be the one that is due. @throws for a wrong, missing or additional message */
-async function check(topic: string, source: Consumer | Reader, due: readonly number[]): Promise<void> {
-  let at = 0;
-  for await (const message of source.messages({ untilEnd: true })) {
-    const number = due[at++];
-    const right = number === message.index && message.data.toString() === textOf(topic, number);
-    if (!right)
-      throw new Error(`${topic}: message ${number} is due; came ${message.index}, ${message.data.toString()}`);
-  }
-  if (at < due.length) throw new Error(`${topic} ends before message ${due[at]}, without an error`);
+/** The messages of a topic, of those that there were, that the reader and the consumer were told are lost. */
+export function lostOf(report: Report, topic: string): string[] {
+  if (report.kind === 'refused') throw new Error(report.line);
+  const { read, consumed } = report.topics[topic] ?? {};
+  return [read, consumed]
+    .flatMap((outcome) => (outcome?.kind === 'damaged' ? outcome.lost : []))
+    .filter((range) => Number.parseInt(range, 10) < COUNT);
 }
 
-async function outcomeOf(work: Promise<void>): Promise<Outcome> {
+/** What a look at a topic finds. @throws for a wrong, missing, additional or misplaced message that nobody says is lost */
+class Look {
+  readonly #topic: string;
+  readonly #isDue: (number: number) => boolean;
+  readonly #lost: string[] = [];
+  #message = '';
+  #again = 0;
+  #next = 0;
+
+  constructor(topic: string, isDue: (number: number) => boolean) {
+    this.#topic = topic;
+    this.#isDue = isDue;
+  }
+
+  /** Everything before was given or is lost. */
+  #passTo(index: number): void {
+    for (let number = this.#next; number < Math.min(index, COUNT); number++) {
+      if (this.#isDue(number)) throw new Error(`${this.#topic}: message ${number} is not there, and nobody says so`);
+    }
+    this.#next = index;
+  }
+
+  message(index: number, text: string): void {
+    if (index < this.#next) throw new Error(`${this.#topic}: index ${index} comes behind ${this.#next - 1}`);
+    this.#passTo(index);
+    this.#next++;
+    if (index >= COUNT || text !== textOf(this.#topic, index)) throw new Error(`${this.#topic}: ${index} is "${text}"`);
+    if (!this.#isDue(index)) this.#again++;
+  }
+
+  lost(first: number, last: number, message: string): void {
+    if (first < this.#next || last < first)
+      throw new Error(`${this.#topic}: ${first} to ${last} lost, at ${this.#next}`);
+    this.#passTo(first);
+    this.#next = last + 1;
+    this.#lost.push(`${first}-${last}`);
+    if (this.#message === '') this.#message = message;
+  }
+
+  end(): Outcome {
+    this.#passTo(COUNT);
+    if (this.#lost.length === 0 && this.#again === 0) return { kind: 'right' };
+    return { kind: 'damaged', lost: this.#lost, again: this.#again, message: this.#message };
+  }
+}
+
+/** Reads until the end, also behind messages that are lost. */
+async function check(source: Consumer | Reader, look: Look): Promise<Outcome> {
+  for (;;) {
+    try {
+      for await (const message of source.messages({ untilEnd: true })) {
+        look.message(message.index, message.data.toString());
+      }
+      return look.end();
+    } catch (error) {
+      const range = lostMessages(error);
+      if (range === undefined) throw error;
+      look.lost(range.firstIndex, range.lastIndex, oneLine(error));
+    }
+  }
+}
+
+function oneLine(error: unknown): string {
+  if (!(error instanceof MagnetarError)) throw error;
+  if (/\p{Cc}/u.test(error.message)) throw new Error(`not one line: ${error.message}`, { cause: error });
+  return error.message;
+}
+
+async function outcomeOf(work: Promise<Outcome>): Promise<Outcome> {
   try {
-    await work;
-    return { kind: 'right' };
+    return await work;
   } catch (error) {
     if (!(error instanceof MagnetarError)) throw error;
-    if (/\p{Cc}/u.test(error.message)) throw new Error(`not one line: ${error.message}`, { cause: error });
-    return { kind: 'error', code: error.code, message: error.message };
+    return { kind: 'error', code: error.code, message: oneLine(error) };
   }
 }
 
-async function look(client: Client, topic: string): Promise<{ read: Outcome; consumed: Outcome }> {
-  const all = Array.from({ length: COUNT }, (_, n) => n);
-  const read = async (): Promise<void> => {
+/** Publishes one more message, whose index has to be a new one, and reads it back. */
+async function write(client: Client, topic: string): Promise<string> {
+  try {
+    await using producer = await client.createProducer({ topic, sendTimeoutMs: OPERATION_MS });
+    const id = await producer.send({ data: 'after' });
+    const index = id.index ?? -1;
+    if (index < COUNT) throw new Error(`${topic}: index ${index} was given once more`);
+    await using reader = await client.createReader({ topic, startPosition: id });
+    const { data } = await reader.readNext({ timeoutMs: OPERATION_MS });
+    if (data.toString() !== 'after') throw new Error(`${topic}: ${index} is "${data.toString()}"`);
+    return 'right';
+  } catch (error) {
+    return oneLine(error);
+  }
+}
+
+async function lookAtTopic(client: Client, topic: string): Promise<TopicReport> {
+  const read = async (): Promise<Outcome> => {
     await using reader = await client.createReader({ topic, startPosition: 'earliest' });
-    await check(topic, reader, all);
+    return await check(reader, new Look(topic, () => true));
   };
-  const consume = async (): Promise<void> => {
+  const consume = async (): Promise<Outcome> => {
     await using consumer = await client.subscribe({ topic, subscription: 's' });
-    const left = all.filter((n) => !isAcknowledged(n));
-    await check(topic, consumer, left);
+    return await check(consumer, new Look(topic, (number) => !isAcknowledged(number)));
   };
   const [found, consumed] = await Promise.all([outcomeOf(read()), outcomeOf(consume())]);
-  return { read: found, consumed };
+  return { read: found, consumed, written: await write(client, topic) };
+}
+
+/** Looks at everything that a server serves. `log`: what it has written on stderr so far. */
+export async function lookAtAll(client: Client, log: () => string): Promise<Report> {
+  const found = await Promise.all(TOPICS.map(async (topic) => [topic, await lookAtTopic(client, topic)] as const));
+  const topics = Object.fromEntries(found);
+  const text = log();
+  if (/\\n\s+at |internal error/.test(text)) throw new Error(`stack on stderr: ${text}`);
+  const errors = text.split('\n').filter((line) => line.includes('"level":"error"') || / ERROR /i.test(line)).length;
+  const damaged = found.some(([, { read, consumed }]) => [read, consumed].some(({ kind }) => kind === 'damaged'));
+  if (damaged && errors === 0) throw new Error(`damage is not said on stderr: ${text}`);
+  return { kind: 'running', topics, errors };
 }
 
 async function startOn(data: string): Promise<ServerProcess | string> {
@@ -126,16 +224,15 @@ async function startOn(data: string): Promise<ServerProcess | string> {
 
 /**
  * Starts a server on the folder and looks at everything.
- * @throws for a wrong byte, a missing message without an error, an acknowledgment that was forgotten or made up, a crash
+ * @throws for a wrong byte, a missing message that is not said to be lost, an acknowledgment that was made up, an index that is
+ * given twice, a crash
  */
 async function lookAt(data: string): Promise<Report> {
   const server = await startOn(data);
   if (typeof server === 'string') return { kind: 'refused', line: server };
   await using running = server;
   await using client = new Client({ serviceUrl: running.serviceUrl, operationTimeoutMs: OPERATION_MS });
-  const found = await Promise.all(TOPICS.map(async (topic) => [topic, await look(client, topic)] as const));
-  if (/\\n\s+at |internal error/.test(running.stderr)) throw new Error(`stack on stderr: ${running.stderr}`);
-  return { kind: 'running', topics: Object.fromEntries(found) };
+  return await lookAtAll(client, () => running.stderr);
 }
 
 /** A copy of a data folder, damaged, and what becomes of it. */

@@ -8,8 +8,6 @@ import type { Compare, MetadataStore } from '../../metadata/store.ts';
 import type { ByteShare } from '../../runtime/byte-budget.ts';
 import { delay } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
-import type { Logger } from '../../runtime/logger.ts';
-import { decodeBlock } from '../../wire/block.ts';
 import type { BrokerStats } from '../metrics/broker-stats.ts';
 import type { Traffic } from '../metrics/traffic.ts';
 import type { BrokerOptions } from '../options.ts';
@@ -18,11 +16,12 @@ import { DedupState } from '../protocol/dedup.ts';
 import type { TopicName } from '../protocol/topic-name.ts';
 import { type AckLog, type AckSubscription, openAckLog } from './ack-log.ts';
 import type { TopicConsumer } from './consumer.ts';
+import { type DedupWork, replayDedup } from './dedup-replay.ts';
 import { Consumers } from './consumers.ts';
 import type { EntryCache, TopicCache } from './entry-cache.ts';
-import { endOf, type LogEntry, type LogLoss, lossError } from './log-entry.ts';
+import type { LogEntry } from './log-entry.ts';
 import { LogIndex } from './log-index.ts';
-import { LogReader, newCursor } from './log-reader.ts';
+import { LogReader } from './log-reader.ts';
 import { recoverLog } from './log-recovery.ts';
 import { asTopicError, ManagedLedger } from './managed-ledger.ts';
 import { Publisher } from './publisher.ts';
@@ -45,8 +44,6 @@ export interface TopicDependencies {
   readonly nextNumber: () => number;
 }
 
-/** Bytes read at once while the deduplication state is replayed. */
-const REPLAY_BYTES: number = 1_048_576;
 /** Batches of which the places are remembered per producer, at least. */
 const LEAST_REMEMBERED: number = 1_024;
 /** At a clean close, so many entries to replay are worth a snapshot. */
@@ -241,12 +238,6 @@ export interface SubscriptionFigures {
   readonly traffic: Traffic;
 }
 
-/** What a new owner would have to replay. */
-interface DedupWork {
-  entries: number;
-  bytes: number;
-}
-
 interface TopicParts {
   readonly dependencies: TopicDependencies;
   readonly name: TopicName;
@@ -314,22 +305,12 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     const index = new LogIndex(found.ledgers, found.floor);
     const cache = dependencies.cache.topic();
     const reader = new LogReader({ ledgers, index, cache, topic: name.full });
-    const dedupWork = await replayDedup(reader, dedup, ackLog, (loss) => logLoss(environment.logger, name.full, loss));
+    const dedupWork = await replayDedup({ reader, dedup, ackLog, logger: environment.logger, topic: name.full });
     opened.index = index;
     if (ackLog.recovered.subscriptionsMissing) ackLog.missingBelow = index.endIndex;
     const { lastAppendTime } = found;
-    const topic = new Topic({
-      dependencies,
-      name,
-      record,
-      index,
-      cache,
-      reader,
-      lastAppendTime,
-      ackLog,
-      dedup,
-      dedupWork,
-    });
+    const parts = { dependencies, name, record, index, cache, reader, lastAppendTime, ackLog, dedup, dedupWork };
+    const topic = new Topic(parts);
     opened.topic = topic;
     if (opened.failure !== undefined) throw opened.failure;
     return topic;
@@ -337,42 +318,4 @@ export async function openTopic(dependencies: TopicDependencies, name: TopicName
     await ackLog.close();
     throw error;
   }
-}
-
-/** What a loss means for publishing: nobody can tell any more which batches the lost entries held. */
-function logLoss(logger: Logger, topic: string, loss: LogLoss): void {
-  const { code, message, details } = lossError(topic, loss);
-  const text = `${message}; a batch that was among them is not known as a duplicate when its producer sends it again`;
-  logger.error(text, { topic, code, details });
-}
-
-/**
- * Brings the deduplication state up to the end of the log: the last snapshot, and what was stored after it (ML-10). Lost entries are
- * passed over: the next batch of the same producer raises its watermark again.
- */
-async function replayDedup(
-  reader: LogReader,
-  dedup: DedupState,
-  ackLog: AckLog,
-  onLoss: (loss: LogLoss) => void,
-): Promise<DedupWork> {
-  const snapshot = ackLog.recovered.dedup;
-  if (snapshot !== undefined) dedup.load(snapshot.producers);
-  const work: DedupWork = { entries: 0, bytes: 0 };
-  const cursor = newCursor();
-  let next = Math.max(snapshot?.coveredIndex ?? 0, reader.oldestIndex) as MessageIndex;
-  while (next < reader.endIndex) {
-    for (const item of await reader.read(next, { maxEntries: 1_000, maxBytes: REPLAY_BYTES }, cursor)) {
-      next = endOf(item);
-      if (item.lost === true) {
-        onLoss(item);
-        continue;
-      }
-      const { producerName, firstSequenceId, lastSequenceId } = decodeBlock(item.block);
-      dedup.replay(producerName, firstSequenceId, lastSequenceId, item, item.appendTime);
-      work.entries++;
-      work.bytes += item.block.length;
-    }
-  }
-  return work;
 }
