@@ -65,14 +65,14 @@ export async function segmentsOf(bookie: string): Promise<string[]> {
 }
 
 /** What became of one way to look at a topic. Whatever is neither lost nor said to be an error was there, to the last byte. */
-export type Outcome =
+type Outcome =
   | { readonly kind: 'right' }
   /** Messages that were said to be lost, as "first-last"; and how many that had been acknowledged came again. */
   | { readonly kind: 'damaged'; readonly lost: readonly string[]; readonly again: number; readonly message: string }
   /** It ended early, with a reason. */
   | { readonly kind: 'error'; readonly code: string; readonly message: string };
 
-export interface TopicReport {
+interface TopicReport {
   readonly read: Outcome;
   readonly consumed: Outcome;
   /** What became of a message that was published afterwards: "right", or why it failed. */
@@ -199,7 +199,7 @@ async function lookAtTopic(client: Client, topic: string): Promise<TopicReport> 
 }
 
 /** Looks at everything that a server serves. `log`: what it has written on stderr so far. */
-export async function lookAtAll(client: Client, log: () => string): Promise<Report> {
+async function lookAtAll(client: Client, log: () => string): Promise<Report> {
   const found = await Promise.all(TOPICS.map(async (topic) => [topic, await lookAtTopic(client, topic)] as const));
   const topics = Object.fromEntries(found);
   const text = log();
