@@ -1,120 +1,171 @@
 /**
- * The speed of Magnetar standalone as a share of the bare pipe's: same machine, same run, turn and turn about, medians.
+ * Magnetar against a bare pipe and against its peers: same machine, same run, turn and turn about, medians.
  *
- *   npm run bench -- [--sizes 128,1024] [--seconds 10] [--rounds 3] [--bookie-processes 3] [--dir DIR]
+ *   npm run bench -- [--sizes 128,1024,65536] [--seconds 10] [--rounds 3] [--systems magnetar,magnetar-3,nats,…]
+ *                    [--parts throughput,latency,idle] [--dir DIR] [--reference bare-pipe.mjs] [--save-baseline]
+ *
+ * Prints tables; writes bench/results/results.json and bench/results/index.html; warns where a share of the bare pipe has
+ * fallen by more than 15 % below bench/baseline.json.
  */
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { createServer } from 'node:net';
+import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs, promisify } from 'node:util';
+import { parseArgs } from 'node:util';
 import type { BarePipeResult } from './bare-pipe.ts';
-import type { LoadResult } from './load.ts';
-import { median } from './rate.ts';
+import { compareWithBaseline, saveBaseline } from './baseline.ts';
+import type { LoadResult } from './loads/driver.ts';
+import { json, usage } from './processes.ts';
+import { type Idle, type Latency, type Results, type Throughput, writeResults } from './report.ts';
+import { magnetar, nats, rabbitmq, redis, type Running, type System } from './systems.ts';
 
-const execute = promisify(execFile);
-const program = fileURLToPath(new URL('../services/main/magnetar.js', import.meta.url));
+const SYSTEMS: Readonly<Record<string, System>> = {
+  magnetar: magnetar(0),
+  'magnetar-3': magnetar(3),
+  nats: nats(false),
+  'nats-sync': nats(true),
+  redis,
+  rabbitmq,
+};
+const LATENCY_SIZE = 1024;
+const LATENCY_RATE = 10_000;
+const LATENCY_ROUNDS = 5;
+const REST_MS = 30_000;
+const IDLE_MS = 60_000;
+
 const script = (name: string): string => fileURLToPath(new URL(`${name}.js`, import.meta.url));
+const say = (text: string): void => void process.stderr.write(`${text}\n`);
+const pause = async (ms: number): Promise<void> => await new Promise((resolve) => setTimeout(resolve, ms));
 
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === 'string') throw new Error('no port');
-  return address.port;
-}
+const { values } = parseArgs({
+  options: {
+    sizes: { type: 'string', default: '128,1024,65536' },
+    seconds: { type: 'string', default: '10' },
+    rounds: { type: 'string', default: '3' },
+    systems: { type: 'string', default: Object.keys(SYSTEMS).join(',') },
+    parts: { type: 'string', default: 'throughput,latency,idle' },
+    dir: { type: 'string', default: tmpdir() },
+    reference: { type: 'string' },
+    'save-baseline': { type: 'boolean', default: false },
+  },
+});
+const [seconds, rounds] = [values.seconds, Number(values.rounds)];
 
-async function listening(child: ChildProcess, port: number): Promise<void> {
-  const { connect } = await import('node:net');
-  for (;;) {
-    if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`);
-    const up = await new Promise<boolean>((resolve) => {
-      const socket = connect(port, '127.0.0.1', () => resolve(socket.destroy() !== undefined));
-      socket.on('error', () => resolve(false));
-    });
-    if (up) return;
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
-}
-
-async function started(args: readonly string[], port: number): Promise<ChildProcess> {
-  const child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'ignore', 'inherit'] });
-  await listening(child, port);
-  return child;
-}
-
-async function stop(child: ChildProcess): Promise<void> {
-  const ended = new Promise((resolve) => child.once('exit', resolve));
-  child.kill('SIGTERM');
-  await ended;
-}
-
-async function json(args: readonly string[]): Promise<unknown> {
-  const { stdout } = await execute(process.execPath, args, { maxBuffer: 1 << 24 });
-  return JSON.parse(stdout);
-}
-
-async function runMagnetar(folder: string, bookies: number, load: readonly string[]): Promise<LoadResult> {
-  const children: ChildProcess[] = [];
+async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
+  const folder = await mkdtemp(path.join(values.dir, 'magnetar-bench-'));
   try {
-    const where: string[] = [];
-    for (let i = 0; i < bookies; i++) {
-      const port = await freePort();
-      children.push(await started(['bookie', '--data', path.join(folder, `b${i}`), '--port', `${port}`], port));
-      where.push('--bookie', `127.0.0.1:${port}`);
-    }
-    const [port, httpPort] = [await freePort(), await freePort()];
-    const standalone = ['standalone', '--data', path.join(folder, 'data'), '--port', `${port}`];
-    children.push(await started([...standalone, '--http-port', `${httpPort}`, ...where], port));
-    return (await json([script('load'), '--service-url', `grpc://127.0.0.1:${port}`, ...load])) as LoadResult;
-  } finally {
-    for (const child of children.toReversed()) await stop(child);
-  }
-}
-
-interface Round {
-  readonly pipe: BarePipeResult;
-  readonly magnetar: LoadResult;
-}
-
-async function round(parent: string, size: number, seconds: number, bookies: number): Promise<Round> {
-  const folder = await mkdtemp(path.join(parent, 'magnetar-bench-'));
-  const load = ['--size', `${size}`, '--seconds', `${seconds}`];
-  const copies = ['--copies', `${Math.max(1, bookies)}`, '--dir', folder];
-  try {
-    const pipe = (await json([script('bare-pipe'), ...load, ...copies])) as BarePipeResult;
-    const magnetar = await runMagnetar(folder, bookies, load);
-    return { pipe, magnetar };
+    return await work(folder);
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
 }
 
-const { values } = parseArgs({
-  options: {
-    sizes: { type: 'string', default: '128,1024' },
-    seconds: { type: 'string', default: '10' },
-    rounds: { type: 'string', default: '3' },
-    'bookie-processes': { type: 'string', default: '0' },
-    dir: { type: 'string', default: tmpdir() },
-  },
-});
-const rows: Record<string, string | number>[] = [];
-for (const size of values.sizes.split(',').map(Number)) {
-  const rounds: Round[] = [];
-  for (let i = 0; i < Number(values.rounds); i++) {
-    rounds.push(await round(values.dir, size, Number(values.seconds), Number(values['bookie-processes'])));
-  }
-  for (const kind of ['publish', 'consume'] as const) {
-    const pipe = median(rounds.map((r) => r.pipe[kind].msgPerSec));
-    const magnetar = median(rounds.map((r) => r.magnetar[kind].msgPerSec));
-    const share = median(rounds.map((r) => r.magnetar[kind].msgPerSec / r.pipe[kind].msgPerSec));
-    rows.push({ what: `${kind} ${size} B`, 'bare pipe/s': pipe, 'magnetar/s': magnetar, share: share.toFixed(3) });
-  }
+async function withSystem<T>(system: System, work: (running: Running) => Promise<T>): Promise<T> {
+  return await inFolder(async (folder) => {
+    const running = await system.start(folder);
+    try {
+      return await work(running);
+    } finally {
+      await running.stop();
+    }
+  });
 }
-console.table(rows);
+
+async function load(name: string, address: string, args: readonly string[]): Promise<LoadResult> {
+  return (await json([script(`loads/${name}`), '--address', address, ...args])) as LoadResult;
+}
+
+async function pipe(file: string, size: number, copies: number): Promise<BarePipeResult> {
+  return await inFolder(async (dir) => {
+    const what = ['--size', `${size}`, '--seconds', seconds, '--copies', `${copies}`, '--dir', dir];
+    return (await json([file, ...what])) as BarePipeResult;
+  });
+}
+
+async function throughput(systems: readonly System[]): Promise<Throughput[]> {
+  const found: Throughput[] = [];
+  const pipes: [string, string, number][] = [
+    ['bare pipe', script('bare-pipe'), 1],
+    ['bare pipe, 3 copies', script('bare-pipe'), 3],
+    ...(values.reference === undefined ? [] : [['reference pipe', values.reference, 1] as [string, string, number]]),
+  ];
+  for (const size of values.sizes.split(',').map(Number)) {
+    for (let round = 1; round <= rounds; round++) {
+      for (const [name, file, copies] of pipes) {
+        const { publish, consume } = await pipe(file, size, copies);
+        found.push({ system: name, size, round, publish: publish.msgPerSec, consume: consume.msgPerSec });
+        say(
+          `${size} B, round ${round}: ${name}: ${publish.msgPerSec} published, ${consume.msgPerSec} consumed a second`,
+        );
+      }
+      for (const system of systems) {
+        const what = ['--size', `${size}`, '--seconds', seconds, '--what', 'publish,consume,both'];
+        const moved = await withSystem(system, async ({ address }) => await load(system.load, address, what));
+        const rate = (kind: keyof LoadResult): number => moved[kind]?.msgPerSec ?? 0;
+        const both = { bothPublish: rate('bothPublish'), bothConsume: rate('bothConsume') };
+        found.push({ system: system.name, size, round, publish: rate('publish'), consume: rate('consume'), ...both });
+        say(
+          `${size} B, round ${round}: ${system.name}: ${rate('publish')} published, ${rate('consume')} consumed a second`,
+        );
+      }
+    }
+  }
+  return found;
+}
+
+async function latency(systems: readonly System[]): Promise<Latency[]> {
+  const found: Latency[] = [];
+  const what = ['--size', `${LATENCY_SIZE}`, '--rate', `${LATENCY_RATE}`, '--seconds', seconds, '--what', 'latency'];
+  const add = (system: string, round: number, { latency: moved }: LoadResult): void => {
+    const { p50Ms = 0, p99Ms = 0, p999Ms = 0, msgPerSec = 0 } = moved ?? {};
+    found.push({ system, size: LATENCY_SIZE, rate: LATENCY_RATE, round, msgPerSec, p50Ms, p99Ms, p999Ms });
+    say(`latency, round ${round}: ${system}: p50 ${p50Ms} ms, p99 ${p99Ms} ms, p99.9 ${p999Ms} ms`);
+  };
+  for (let round = 1; round <= LATENCY_ROUNDS; round++) {
+    add('write + fdatasync', round, await inFolder(async (folder) => await load('fdatasync', folder, what)));
+    for (const system of systems) {
+      add(system.name, round, await withSystem(system, async ({ address }) => await load(system.load, address, what)));
+    }
+  }
+  return found;
+}
+
+/** After a load, and a rest. */
+async function idle(systems: readonly System[]): Promise<Idle[]> {
+  const found: Idle[] = [];
+  for (const system of systems) {
+    const row = await withSystem(system, async ({ address, pids, startMs }) => {
+      await load(system.load, address, ['--seconds', '3', '--what', 'publish,consume']);
+      await pause(REST_MS);
+      const before = await usage(pids);
+      await pause(IDLE_MS);
+      const { residentBytes, cpuSeconds } = await usage(pids);
+      const cpuPercent = Number((((cpuSeconds - before.cpuSeconds) / (IDLE_MS / 1000)) * 100).toFixed(2));
+      return { system: system.name, startMs, residentMb: Math.round(residentBytes / 1e6), cpuPercent };
+    });
+    found.push(row);
+    say(`idle: ${row.system}: ${row.residentMb} MB, ${row.cpuPercent} % of a core; it took ${row.startMs} ms to start`);
+  }
+  return found;
+}
+
+const systems: System[] = [];
+for (const key of values.systems.split(',')) {
+  const system = SYSTEMS[key];
+  if (system === undefined) throw new Error(`--systems knows ${Object.keys(SYSTEMS).join(', ')}, not ${key}`);
+  const missing = await system.missing();
+  if (missing === undefined) systems.push(system);
+  else say(`without ${system.name}, which needs: ${missing}`);
+}
+const parts = values.parts.split(',');
+const results: Results = {
+  systems: systems.map(({ name, durability }) => ({ name, durability })),
+  seconds: Number(seconds),
+  throughput: parts.includes('throughput') ? await throughput(systems) : [],
+  latency: parts.includes('latency') ? await latency(systems) : [],
+  idle: parts.includes('idle') ? await idle(systems) : [],
+};
 await mkdir('bench/results', { recursive: true });
-await writeFile('bench/results/speed.json', `${JSON.stringify(rows, null, 2)}\n`);
+await writeResults(results, 'bench/results');
+if (values['save-baseline']) await saveBaseline(results);
+for (const warning of await compareWithBaseline(results)) say(`warning: ${warning}`);
