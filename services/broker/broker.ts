@@ -77,7 +77,7 @@ class RunningBroker implements Broker {
     this.#dependencies = dependencies;
     this.#memory = memory;
     this.#options = options;
-    this.#cache = new EntryCache(options.cacheBytes, memory.share('cache'));
+    this.#cache = new EntryCache(options.cacheBytes, memory.share('cache'), dependencies.environment.clock);
     memory.onShort((bytes) => this.#cache.shrink(bytes));
     this.#stats = new BrokerStats(dependencies.environment.clock);
     this.#ownership = ownership;
@@ -136,6 +136,7 @@ class RunningBroker implements Broker {
     late.cancel();
     await this.#keeping;
     await this.#topics.close();
+    this.#cache.close();
     try {
       await this.#ownership.release();
     } catch (error) {

@@ -85,7 +85,7 @@ async function fill(cacheBytes: number): Promise<void> {
   const { clock } = environment;
   await ensureDefaults(store, clock.now());
   const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
-  const cache = new EntryCache(cacheBytes, memory.share('cache'));
+  const cache = new EntryCache(cacheBytes, memory.share('cache'), clock);
   const recovery = memory.share('recovery');
   const stats = new BrokerStats(clock);
   const shared = { environment, store, ledgers, ownership, cache, recovery, stats };

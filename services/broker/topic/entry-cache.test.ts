@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { memoryBudget } from '../../runtime/memory.ts';
+import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis } from '../../lib/ids.ts';
 import { EntryCache } from './entry-cache.ts';
 import type { LogEntry } from './log-entry.ts';
@@ -25,8 +26,31 @@ function own(bytes: number): Buffer {
 }
 
 describe('EntryCache', () => {
+  test('entries leave between 5 and 10 s after they came, however much room there is', () => {
+    const clock = new ManualClock();
+    const share = memoryBudget().share('cache');
+    const cache = new EntryCache(1_000_000_000, share, clock);
+    const topic = cache.topic();
+    const many = 10_000; // more than leave in one turn
+    const held = (index: number): boolean => topic.read(index as MessageIndex, ALL) !== undefined;
+    for (let i = 0; i < many; i++) topic.push(entry(i, 1, own(100)));
+    clock.advance(6_000);
+    topic.push(entry(many, 1, own(100)));
+    expect([held(0), held(many)]).toEqual([true, true]);
+    clock.advance(4_000);
+    while (clock.pendingTurns > 0) clock.turn();
+    expect([held(many - 1), held(many)]).toEqual([false, true]);
+    clock.advance(5_000);
+    expect([held(many), cache.bytes, share.usedBytes, cache.slots]).toEqual([false, 0, 0, 0]);
+    expect(clock.pendingTimers).toBe(0); // an empty cache costs nothing
+    topic.push(entry(many + 1, 1, own(100)));
+    expect(clock.pendingTimers).toBe(1);
+    cache.close();
+    expect(clock.pendingTimers).toBe(0);
+  });
+
   test('gives consecutive entries from the one that holds the index on', () => {
-    const topic = new EntryCache(1_000_000, memoryBudget().share('cache')).topic();
+    const topic = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock()).topic();
     for (let i = 0; i < 5; i++) topic.push(entry(i * 3, 3, own(100)));
     expect(topic.read(7 as MessageIndex, ALL)?.map((e) => e.index)).toEqual([6, 9, 12]);
     expect(topic.read(7 as MessageIndex, { maxEntries: 10, maxBytes: 150 })?.map((e) => e.index)).toEqual([6]);
@@ -35,7 +59,7 @@ describe('EntryCache', () => {
   });
 
   test('a frame is charged once however many entries it has, and leaves with the last of them', () => {
-    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock());
     const topic = cache.topic();
     const frame = own(100_000);
     topic.push(entry(0, 1, frame.subarray(0, 50_000)));
@@ -47,7 +71,7 @@ describe('EntryCache', () => {
   });
 
   test('a small entry does not pin the large frame that it came in', () => {
-    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock());
     const topic = cache.topic();
     const frame = own(1_000_000);
     frame.fill(7);
@@ -59,7 +83,7 @@ describe('EntryCache', () => {
   });
 
   test('a gap empties the topic: what it gives has none', () => {
-    const topic = new EntryCache(1_000_000, memoryBudget().share('cache')).topic();
+    const topic = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock()).topic();
     topic.push(entry(0, 1, own(10)));
     topic.push(entry(5, 1, own(10)));
     expect(topic.read(0 as MessageIndex, ALL)).toBeUndefined();
@@ -67,7 +91,7 @@ describe('EntryCache', () => {
   });
 
   test('topics that come and go leave nothing behind, although the cache is never full', () => {
-    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'));
+    const cache = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock());
     const stays = cache.topic();
     for (let i = 0; i < 10; i++) stays.push(entry(i, 1, own(10)));
     for (let i = 0; i < 20_000; i++) {
@@ -94,7 +118,7 @@ describe('EntryCache', () => {
     fc.assert(
       fc.property(steps, (all) => {
         const limit = 100_000;
-        const cache = new EntryCache(limit, memoryBudget().share('cache'));
+        const cache = new EntryCache(limit, memoryBudget().share('cache'), new ManualClock());
         const topics = [0, 1, 2].map(() => ({ cache: cache.topic(), next: 0, from: 0 }));
         for (const one of all) {
           if ('clear' in one) {

@@ -3,16 +3,22 @@
  *
  * It holds whole frames: an entry is a view of the buffer in which it arrived, and pins all of it. So the cache is charged
  * by backing buffers, each once. An entry that is small beside its buffer is copied out, so that it never pins the rest.
- * Entries leave in the order in which they came, over all topics, so that what shares a buffer leaves together.
+ * Entries leave in the order in which they came, over all topics, so that what shares a buffer leaves together: for newer
+ * ones, for others who need memory, or because nobody who keeps up can still want them.
  */
 import { Deque } from '../../lib/collections/deque.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import { unpinned } from '../../lib/views.ts';
 import type { ByteShare } from '../../runtime/byte-budget.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import { endOf, type LogEntry } from './log-entry.ts';
 
 /** So many entries that have left may stay in the order at least. */
 const STALE_SLOTS: number = 1_024;
+/** Entries leave between one and two of these spans after they came. */
+const AGE_MS: number = 5_000;
+/** So many leave in one turn of the event loop. */
+const EXPIRED_PER_TURN: number = 4_096;
 /** What an entry costs besides its buffer. */
 const ENTRY_BYTES: number = 200;
 
@@ -41,8 +47,14 @@ export class EntryCache {
   readonly stats: CacheStats = { hits: 0, hitBytes: 0, misses: 0, missBytes: 0, inserted: 0, evicted: 0 };
   readonly #maxBytes: number;
   readonly #share: ByteShare;
-  /** Whose entry leaves next; also names entries that have left by `clear`, until they are too many. */
+  readonly #clock: Clock;
+  /** Whose entry leaves next; also names entries that have left by `clear`, until they are too many, and has the mark. */
   #order: Deque<TopicCache> = new Deque();
+  /** In the order behind the entries that leave when the timer fires next. */
+  readonly #mark: TopicCache;
+  #marked = false;
+  #timer: Timer | undefined;
+  #closed = false;
   #stale = 0;
   readonly #references: Map<ArrayBufferLike, number> = new Map();
   #bytes = 0;
@@ -51,9 +63,11 @@ export class EntryCache {
    * @param maxBytes bytes of backing buffers that it may pin
    * @param share what they are charged to; when that has no more, older entries leave
    */
-  constructor(maxBytes: number, share: ByteShare) {
+  constructor(maxBytes: number, share: ByteShare, clock: Clock) {
     this.#maxBytes = maxBytes;
     this.#share = share;
+    this.#clock = clock;
+    this.#mark = this.topic();
   }
 
   /** Bytes that it pins. */
@@ -92,12 +106,40 @@ export class EntryCache {
     this.#bytes += bytes;
     this.stats.inserted++;
     this.#order.push(slot);
+    this.#timer ??= this.#expireLater();
     while (this.#bytes > this.#maxBytes && this.#order.length > 1) this.#evict();
     return kept;
   }
 
   #evict(): void {
-    if (this.#order.shift()?.evict() === false) this.#stale--;
+    const slot = this.#order.shift();
+    if (slot === this.#mark) this.#marked = false;
+    else if (slot?.evict() === false) this.#stale--;
+  }
+
+  #expireLater(): Timer {
+    return this.#clock.after(AGE_MS, () => this.#expire(), { unref: true });
+  }
+
+  /** Drops what came before the mark, a part in each turn; then marks the place for the next time. */
+  #expire(): void {
+    if (this.#closed) return;
+    for (let left = EXPIRED_PER_TURN; this.#marked && left > 0; left--) this.#evict();
+    if (this.#marked) {
+      this.#clock.nextTurn(() => this.#expire());
+      return;
+    }
+    this.#timer = undefined;
+    if (this.#order.length === 0) return;
+    this.#order.push(this.#mark);
+    this.#marked = true;
+    this.#timer = this.#expireLater();
+  }
+
+  /** Ends its timer. */
+  close(): void {
+    this.#closed = true;
+    this.#timer?.cancel();
   }
 
   /** Others need memory: gives so many bytes back, as far as it has more than its reserve. */

@@ -51,7 +51,7 @@ async function openLog(limits: LedgerOptions = QUICK, heardOf = 0) {
   });
   await record.change(found.amend, ledgers.deletion(found.dropped));
   const index = new LogIndex(found.ledgers, found.floor);
-  const cache = new EntryCache(0, memoryBudget().share('cache')).topic();
+  const cache = new EntryCache(0, memoryBudget().share('cache'), clock).topic();
   const failures: MagnetarError[] = [];
   const log = new ManagedLedger({
     clock,

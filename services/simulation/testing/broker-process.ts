@@ -119,7 +119,7 @@ export class BrokerProcess {
     }
     let numbers = 0;
     const memory = memoryBudget();
-    const cache = new EntryCache(OPTIONS.cacheBytes, memory.share('cache'));
+    const cache = new EntryCache(OPTIONS.cacheBytes, memory.share('cache'), environment.clock);
     const recovery = memory.share('recovery');
     const nextNumber = (): number => numbers++;
     const options = world.below(2) === 0 ? OPTIONS : { ...OPTIONS, ledger: { ...OPTIONS.ledger, ...LONG_LEDGERS } };
