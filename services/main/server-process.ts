@@ -9,6 +9,7 @@ import { nodeClock } from '../runtime/node/clock.ts';
 import { nodeDisk } from '../runtime/node/disk.ts';
 import { createLogger, type LogLevel } from '../runtime/node/logger.ts';
 import { nodeRandom } from '../runtime/node/random.ts';
+import { collectGarbage, IdleCollector } from './idle-collector.ts';
 import type { RoleContext } from './role-context.ts';
 
 const CLOSE_MS = 15_000;
@@ -43,7 +44,9 @@ export async function runRole(
     const { banner, facts } = await start({ environment, lifecycle });
     shell.stdout.write(banner);
     logger.info(`${options.role} is ready`, { ...facts, readyMs: Math.round(performance.now()) });
+    const collector = new IdleCollector({ clock: nodeClock, activeMs, collect: collectGarbage });
     await interrupted(shell.interrupted);
+    collector.close();
     logger.info(`${options.role} is closing`);
   } catch (error) {
     await lifecycle.close({ deadlineMs: CLOSE_MS }).catch(() => {}); // the first error is the one to report
@@ -59,6 +62,10 @@ export async function runRole(
   }
   logger.info(`${options.role} is closed`);
   return EXIT_DONE;
+}
+
+function activeMs(): number {
+  return performance.eventLoopUtilization().active;
 }
 
 async function interrupted(signal: AbortSignal): Promise<void> {

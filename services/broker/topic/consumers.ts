@@ -98,6 +98,19 @@ export class Consumers {
     return this.#readers;
   }
 
+  /** The lowest index that somebody who has come as far as `from` reads next; Infinity when nobody has. */
+  slowest(from: MessageIndex): number {
+    let least = Number.POSITIVE_INFINITY;
+    const look = (holder: Holder): void => {
+      if (!(holder instanceof TopicConsumer)) return;
+      const { nextIndex } = holder;
+      if (nextIndex >= from && nextIndex < least) least = nextIndex;
+    };
+    this.#holders.forEach(look);
+    this.#readers.forEach(look);
+    return least;
+  }
+
   /** Something was appended: consumers that wait for it look again, once a turn. */
   wake(): void {
     if (this.#wakeScheduled || this.#idle.size === 0) return;

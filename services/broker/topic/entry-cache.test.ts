@@ -82,6 +82,31 @@ describe('EntryCache', () => {
     expect(cache.bytes).toBeLessThan(1_000);
   });
 
+  test('what has been passed leaves but for the newest MiB, and what others hold stays', () => {
+    const MiB = 1_048_576;
+    const cache = new EntryCache(100 * MiB, memoryBudget().share('cache'), new ManualClock());
+    const [topic, other] = [cache.topic(), cache.topic()];
+    for (let i = 0; i < 10; i++) {
+      topic.push(entry(i, 1, own(MiB)));
+      other.push(entry(i, 1, own(MiB)));
+    }
+    expect(topic.oldestIndex).toBe(0);
+    topic.passed(4);
+    expect(topic.oldestIndex).toBe(4);
+    topic.passed(Number.POSITIVE_INFINITY);
+    expect([topic.oldestIndex, other.oldestIndex]).toEqual([9, 0]);
+    expect(cache.bytes).toBeLessThan(11.01 * MiB);
+    // The order in which entries leave does not suffer from those that left out of turn.
+    for (let i = 10; i < 200; i++) other.push(entry(i, 1, own(MiB)));
+    expect(topic.oldestIndex).toBeUndefined();
+    expect(other.oldestIndex).toBeGreaterThan(100);
+    expect(cache.bytes).toBeLessThanOrEqual(100 * MiB);
+    topic.push(entry(10, 1, own(100)));
+    topic.push(entry(11, 1, own(100)));
+    topic.passed(11);
+    expect(topic.oldestIndex).toBe(10);
+  });
+
   test('a gap empties the topic: what it gives has none', () => {
     const topic = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock()).topic();
     topic.push(entry(0, 1, own(10)));

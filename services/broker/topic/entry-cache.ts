@@ -15,6 +15,8 @@ import { endOf, type LogEntry } from './log-entry.ts';
 
 /** So many entries that have left may stay in the order at least. */
 const STALE_SLOTS: number = 1_024;
+/** What everybody connected has read leaves too, but for so many bytes of a topic: somebody may come to read on from there. */
+const KEPT_BYTES: number = 1_048_576;
 /** Entries leave between one and two of these spans after they came. */
 const AGE_MS: number = 5_000;
 /** So many leave in one turn of the event loop. */
@@ -39,7 +41,7 @@ export interface CacheStats {
   misses: number;
   missBytes: number;
   inserted: number;
-  /** Entries that had to go for newer ones, or with their topic. */
+  /** Entries that have left, for whatever reason. */
   evicted: number;
 }
 
@@ -192,8 +194,10 @@ interface Account {
 export class TopicCache {
   readonly #account: Account;
   readonly #entries: Deque<LogEntry> = new Deque();
-  /** Entries of this topic that left by `clear` while the cache's order still names them. */
+  /** Entries of this topic that left by `clear` or `passed` while the cache's order still names them. */
   #cleared = 0;
+  /** Bytes of blocks. */
+  #bytes = 0;
 
   constructor(account: Account) {
     this.#account = account;
@@ -204,14 +208,39 @@ export class TopicCache {
     const last = this.#entries.at(this.#entries.length - 1);
     if (last !== undefined && endOf(last) !== entry.index) this.clear();
     const kept = this.#account.add(this, entry);
-    if (kept !== undefined) this.#entries.push(kept);
+    if (kept === undefined) return;
+    this.#entries.push(kept);
+    this.#bytes += kept.block.length;
+  }
+
+  /** The first index that it holds. */
+  get oldestIndex(): MessageIndex | undefined {
+    return this.#entries.at(0)?.index;
+  }
+
+  #shift(): void {
+    const entry = this.#entries.shift();
+    if (entry === undefined) return;
+    this.#bytes -= entry.block.length;
+    this.#account.remove(entry);
+  }
+
+  /** Everybody who reads from here wants nothing below `index` any more: it leaves, but for the newest of it. */
+  passed(index: number): void {
+    let count = 0;
+    for (let first = this.#entries.at(0); first !== undefined; first = this.#entries.at(0)) {
+      if (endOf(first) > index || this.#bytes - first.block.length < KEPT_BYTES) break;
+      this.#shift();
+      count++;
+    }
+    this.#cleared += count;
+    if (count > 0) this.#account.cleared(count);
   }
 
   /** Drops the oldest entry; called by the cache. False when it had left before. */
   evict(): boolean {
     if (this.passStale()) return false;
-    const entry = this.#entries.shift();
-    if (entry !== undefined) this.#account.remove(entry);
+    this.#shift();
     return true;
   }
 
@@ -259,6 +288,7 @@ export class TopicCache {
     this.#cleared += length;
     for (let i = 0; i < length; i++) this.#account.remove(this.#entries.at(i) as LogEntry);
     this.#entries.clear();
+    this.#bytes = 0;
     this.#account.cleared(length);
   }
 

@@ -50,6 +50,8 @@ const LEAST_REMEMBERED: number = 1_024;
 const SNAPSHOT_AT_CLOSE_ENTRIES: number = 200;
 const SNAPSHOT_AT_CLOSE_MS: number = 2_000;
 const SNAPSHOT_POLL_MS: number = 5;
+/** After so many bytes it is looked at what the cache need not hold any more. */
+const CACHE_STEP_BYTES: number = 1_048_576;
 
 export class Topic {
   readonly name: TopicName;
@@ -64,6 +66,8 @@ export class Topic {
   readonly #ackLog: AckLog;
   readonly #cache: TopicCache;
   readonly #dedupWork: DedupWork;
+  /** Bytes that went into the cache since it was looked at. */
+  #uncheckedBytes = 0;
   readonly #options: BrokerOptions;
   readonly #environment: Environment;
   #failure: MagnetarError | undefined;
@@ -210,6 +214,15 @@ export class Topic {
     }
   }
 
+  /** What everybody who keeps up has read is not kept: memory that is used again soon is the fastest. */
+  #trimCache({ block }: LogEntry): void {
+    this.#uncheckedBytes += block.length;
+    if (this.#uncheckedBytes < CACHE_STEP_BYTES) return;
+    this.#uncheckedBytes = 0;
+    const from = this.#cache.oldestIndex;
+    if (from !== undefined) this.#cache.passed(this.consumers.slowest(from));
+  }
+
   #onConfirmed(entry: LogEntry, latencyMs: number, now: number): void {
     this.traffic.stored(entry.count, entry.block.length, latencyMs, now);
     const { dedupSnapshotEntries, dedupSnapshotBytes } = this.#options.ledger;
@@ -221,6 +234,7 @@ export class Topic {
       work.bytes = 0;
       this.#ackLog.requestSnapshot();
     }
+    this.#trimCache(entry);
     this.consumers.wake();
   }
 }
