@@ -52,6 +52,13 @@ function decodeCookie(bytes: Buffer, path: string): { id: BookieId; instance: Bu
   return { id, instance: Buffer.from(bytes.subarray(12, 12 + INSTANCE_BYTES)) };
 }
 
+/** What the cookie of a folder says. @throws FOLDER_VERSION; DATA_LOSS when it is missing or damaged */
+export async function readCookie(disk: Disk, folder: string): Promise<{ id: BookieId; instance: Buffer }> {
+  const path = `${folder}/cookie`;
+  if (await disk.exists(path)) return decodeCookie(await disk.readFile(path), path);
+  throw new MagnetarError('DATA_LOSS', `${path} is missing; restore it from a backup`);
+}
+
 /**
  * Checks the cookie of a folder, and makes one in a folder that holds no data: a new one, even where there is a cookie, since a
  * bookie that was ever opened has a segment. Resolves with its instance id.

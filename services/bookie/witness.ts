@@ -9,7 +9,7 @@
  *     0   u32  magic "MWIT"
  *     4   u32  format version
  *     8   u32  sequence
- *     12  u32  flags: 1 the log was closed in order, so that a segment that is not sealed holds nothing
+ *     12  u32  flags: 1 the log was closed, so that the segment below is the last one that holds something
  *     16  u64  the newest segment
  *     24  i64  no ledger above this id was ever stored; -1: none was
  *     32  u64  a segment, and
@@ -128,6 +128,22 @@ function decodeWitness(bytes: Buffer, instance: Buffer): WitnessContent | undefi
   const pages = [0, PAGE_BYTES].map((at) => decodeStatus(bytes.subarray(at, at + STATUS_BYTES), instance));
   const newest = pages.filter((page) => page !== undefined).toSorted((a, b) => b.sequence - a.sequence)[0];
   return newest === undefined ? undefined : { ...newest, identities: decodeSlots(bytes) };
+}
+
+/** What the witness of a folder says, without changing it; undefined when it is missing, damaged, or another bookie's. */
+export async function readWitness(
+  { disk }: Environment,
+  folder: string,
+  instance: Buffer,
+): Promise<WitnessContent | undefined> {
+  const path = witnessPath(folder);
+  if (!(await disk.exists(path))) return undefined;
+  const file = await disk.open(path);
+  try {
+    return decodeWitness(await new FileSource(file).read(0, await file.size()), instance);
+  } finally {
+    await file.close();
+  }
 }
 
 /** The witness of a bookie that runs. */
@@ -251,7 +267,7 @@ export class Witness {
     await write;
   }
 
-  /** Closes the file. `inOrder`: the log is sealed. Idempotent. */
+  /** Closes the file. `inOrder`: the log is closed. Idempotent. */
   async close(inOrder: boolean): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -259,6 +275,8 @@ export class Witness {
     try {
       if (inOrder) await this.#set({ closed: true });
       else await this.#writing;
+    } catch (error) {
+      if (!isDiskFull(error)) throw error; // Then it looks as after a crash.
     } finally {
       await this.#file.close();
     }

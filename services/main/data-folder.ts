@@ -51,7 +51,8 @@ export function folderError(folder: string, error: unknown): MagnetarError {
   );
 }
 
-function checkVersion(folder: string, content: string): void {
+/** @throws FOLDER_VERSION when the file VERSION says something that this program does not read */
+export function checkVersion(folder: string, content: string): void {
   const text = content.trim();
   const version = text.startsWith(`${MAGIC} `) ? Number(text.slice(MAGIC.length)) : Number.NaN;
   const where = `the data folder ${folder}`;

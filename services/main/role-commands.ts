@@ -1,4 +1,4 @@
-import { InvalidArgumentError } from 'commander';
+import { InvalidArgumentError, Option } from 'commander';
 import { wholeNumber } from '../cli/commands.ts';
 import type { Toolkit } from '../cli/program.ts';
 import { UsageError } from '../cli/usage-error.ts';
@@ -141,8 +141,37 @@ function addBookie({ add, shell }: Toolkit, version: string): void {
   });
 }
 
-/** Adds the commands that start roles. */
+function addInspect({ add, shell }: Toolkit): void {
+  add({
+    name: 'inspect',
+    summary: 'look into a data folder that is not in use: what it holds, and what is damaged; changes nothing',
+    examples: [
+      'magnetar inspect ./data',
+      'magnetar inspect /var/lib/magnetar/bookie-0 --ledger 12',
+      'magnetar inspect ./data -o json',
+    ],
+    declare: (command) => {
+      command
+        .argument('<folder>', "a data folder, or a bookie's folder in one")
+        .option('--ledger <id>', 'where the entries of this ledger are', wholeNumber(0, Number.MAX_SAFE_INTEGER))
+        .addOption(
+          new Option('-o, --output <format>', 'table: for people; json: one object')
+            .choices(['table', 'json'])
+            .default('table'),
+        )
+        .addHelpText('after', '\nExit code: 0 when nothing is damaged, 1 when something is.');
+    },
+    run: async (command) => {
+      const { ledger, output } = command.opts<{ ledger?: number; output: 'table' | 'json' }>();
+      const { runInspect } = await import('./inspect.ts');
+      return await runInspect(shell, { folder: command.args[0] ?? '', ledger, output });
+    },
+  });
+}
+
+/** Adds the commands that start roles, and the one that looks into their folders. */
 export function addRoleCommands(toolkit: Toolkit, version: string): void {
   addStandalone(toolkit, version);
   addBookie(toolkit, version);
+  addInspect(toolkit);
 }

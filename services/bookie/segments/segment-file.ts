@@ -1,5 +1,5 @@
 import type { Environment } from '../../runtime/environment.ts';
-import { type DiskFile, isDiskFull } from '../../runtime/disk.ts';
+import { type Disk, type DiskFile, isDiskFull } from '../../runtime/disk.ts';
 import { MagnetarError } from '../../lib/errors.ts';
 import type { DamageKind } from '../damage.ts';
 import { decodeSeal, encodeFooter, type Footer, type Seal, SEAL_BYTES, type SealFacts, splitFooter } from './footer.ts';
@@ -27,15 +27,18 @@ export function segmentName(id: number): string {
   return `${String(id).padStart(10, '0')}.seg`;
 }
 
-/** Ids of the segments in a folder, rising. Leftovers of segments that were never finished are removed. */
+/** Ids of the segments in a folder, rising. */
+export async function segmentIds(disk: Disk, folder: string): Promise<number[]> {
+  const names = (await disk.exists(folder)) ? await disk.list(folder) : [];
+  return names.map((name) => NAME.exec(name)?.[1]).flatMap((id) => (id === undefined ? [] : [Number(id)]));
+}
+
+/** The same. Leftovers of segments that were never finished are removed. */
 export async function listSegments(environment: Environment, folder: string): Promise<number[]> {
-  const ids: number[] = [];
   for (const name of await environment.disk.list(folder)) {
-    const id = NAME.exec(name)?.[1];
-    if (id !== undefined) ids.push(Number(id));
-    else if (name.endsWith(TEMPORARY)) await environment.disk.remove(`${folder}/${name}`);
+    if (name.endsWith(TEMPORARY)) await environment.disk.remove(`${folder}/${name}`);
   }
-  return ids;
+  return await segmentIds(environment.disk, folder);
 }
 
 interface NewSegment {

@@ -11,6 +11,7 @@ import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
 import { entryDigest } from '../../wire/digest.ts';
 import type { LocalBookie } from '../measured-bookie.ts';
+import { inspectBookie } from '../inspect.ts';
 import { PAGE_BYTES } from '../segments/format.ts';
 import { CrashedBookie } from './crashed-bookie.ts';
 
@@ -52,6 +53,7 @@ class DamageRound {
   readonly #random: Random;
   readonly #acked = new Map<string, AppendEntry>();
   readonly #fenced = new Set<number>();
+  readonly #served = new Set<string>();
   readonly #next = Array.from({ length: LEDGERS }, () => 0);
   #old: { readonly path: string; readonly content: Buffer } | undefined;
 
@@ -80,6 +82,7 @@ class DamageRound {
     if (this.#random.next() < 0.5) await first.close();
     else await this.#kill();
     const damage = await this.#damage();
+    const inspected = await this.#inspect();
     const report = { violations: [], damage, acked: this.#acked.size, served: 0, damaged: 0, unknown: 0 };
     for (let life = 0; life < 2; life++) {
       Object.assign(report, { served: 0, damaged: 0, unknown: 0 });
@@ -90,10 +93,33 @@ class DamageRound {
       });
       if (bookie === undefined) break;
       await this.#check(bookie, report);
+      if (life === 0 && inspected !== undefined) this.#compare(inspected, report);
       this.#clock.turn();
       await bookie.close();
     }
     return report;
+  }
+
+  /** Which acknowledged entries an inspection finds good; undefined: it refuses. Changes nothing. */
+  async #inspect(): Promise<ReadonlySet<string> | undefined> {
+    const { environment, index } = this.#subject;
+    const { cookie, ledgers } = await inspectBookie({ environment, folder: '/bookie', index, indexProblem: undefined });
+    if (cookie === undefined) return undefined;
+    const good = new Set<string>();
+    for (const { ledgerId: ledger, ranges } of ledgers) {
+      for (const { firstEntryId, lastEntryId } of ranges) {
+        for (let id = firstEntryId as number; id <= lastEntryId; id++) good.add(`${ledger}/${id}`);
+      }
+    }
+    return good;
+  }
+
+  #compare(inspected: ReadonlySet<string>, report: DamageReport): void {
+    for (const name of this.#acked.keys()) {
+      if (inspected.has(name) !== this.#served.has(name)) {
+        this.#violation(report, `an inspection finds ${name} ${inspected.has(name) ? 'good' : 'lost'}`);
+      }
+    }
   }
 
   /** Killed, when what happens by itself had happened. */
@@ -197,8 +223,10 @@ class DamageRound {
       try {
         const [entry] = await bookie.read(request);
         const right = entry?.payload.equals(Buffer.concat([...sent.payload])) === true && entry.lac === sent.lac;
-        if (right) report.served++;
-        else this.#violation(report, `${name} is another entry`);
+        if (right) {
+          report.served++;
+          this.#served.add(name);
+        } else this.#violation(report, `${name} is another entry`);
       } catch (error) {
         if (hasCode(error, 'CHECKSUM_MISMATCH')) report.damaged++;
         else if (hasCode(error, 'ENTRY_UNKNOWN')) report.unknown++;
