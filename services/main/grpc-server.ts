@@ -1,6 +1,7 @@
 import type { Server } from '@grpc/grpc-js';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
+import type { StallGuard } from '../runtime/stall-guard.ts';
 import { Connections } from '../wire/connections.ts';
 import { bindWithWideWindows, createServer } from '../wire/server.ts';
 
@@ -32,8 +33,8 @@ async function shutDown(server: Server): Promise<void> {
   });
 }
 
-/** Makes a server that closes with the lifecycle: after everything that is added to it later. */
-export function openGrpcServer(lifecycle: Lifecycle, of: 'broker' | 'bookie'): GrpcServer {
+/** Makes a server, with memory for what comes in, that closes with the lifecycle: after everything that is added to it later. */
+export function openGrpcServer(lifecycle: Lifecycle, of: 'broker' | 'bookie', memory: StallGuard): GrpcServer {
   const connections = new Connections(of);
   const server = createServer();
   lifecycle.add('gRPC server', async () => await shutDown(server));
@@ -41,9 +42,10 @@ export function openGrpcServer(lifecycle: Lifecycle, of: 'broker' | 'bookie'): G
     server,
     connections,
     async bind(at) {
-      if (typeof at === 'object') return await bindWithWideWindows(server, `unix:${at.socket}`, connections);
+      if (typeof at === 'object')
+        return await bindWithWideWindows(server, `unix:${at.socket}`, { connections, memory });
       try {
-        return await bindWithWideWindows(server, `${HOST}:${at}`, connections);
+        return await bindWithWideWindows(server, `${HOST}:${at}`, { connections, memory });
       } catch (error) {
         if (!hasCode(error, 'PORT_IN_USE')) throw error;
         const text = `port ${at} of ${HOST} is in use; name another one with --port`;

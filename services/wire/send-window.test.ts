@@ -5,7 +5,8 @@ import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { smallMemory } from '../runtime/testing/small-memory.ts';
 import { SendWindow } from './send-window.ts';
 
-const KB = 1_000;
+const KB = 10_000;
+const FIRST = 26 * KB;
 const MOST = 40 * KB;
 
 class Streams {
@@ -49,14 +50,16 @@ async function settle(): Promise<void> {
   await new Promise((resolve) => setImmediate(resolve));
 }
 
-test('a lone stream has a wide window; it has room again as its client takes, and gives everything back', () => {
+test('a lone stream has a window that widens as its client takes, and gives everything back', () => {
   const streams = new Streams(1_600 * KB);
   const window = streams.open(1);
-  expect(fill(window)).toBe(MOST);
-  expect(window.heldBytes).toBe(MOST);
+  expect(fill(window)).toBe(FIRST);
+  expect(window.heldBytes).toBe(FIRST);
   window.taken(3 * KB);
   expect(streams.room).toEqual([1]);
-  expect(fill(window)).toBe(3 * KB);
+  expect(fill(window)).toBe(6 * KB);
+  window.taken(FIRST + 3 * KB);
+  expect(fill(window)).toBe(MOST);
   window.close();
   window.taken(KB);
   expect(streams.share.usedBytes).toBe(0);

@@ -6,6 +6,9 @@ const PART_FOR_WIDTH: number = 1 / 2;
 /** A window may have this part of what is free of that: with many that stand still, each one's becomes narrower. */
 const PART_OF_FREE: number = 1 / 16;
 
+/** What a window begins with; it widens as its client takes. */
+const FIRST_BYTES = 262_144;
+
 /** How a window is made. */
 export interface SendWindowOptions {
   readonly guard: StallGuard;
@@ -20,11 +23,12 @@ export interface SendWindowOptions {
 /**
  * What is read for one stream, until its client has taken it: charged to the memory of the process. Its limit follows what is
  * free, so that a few streams have wide windows and many have narrow ones; who holds nothing may always have one piece, as soon
- * as it is his turn.
+ * as it is his turn. One whose client has never taken much has never a wide one.
  */
 export class SendWindow implements Holder {
   readonly #options: SendWindowOptions;
   #held = 0;
+  #width = FIRST_BYTES;
   #progressAt: number;
   /** Bytes that came after waiting for them, for the next `reserve`. */
   #granted = 0;
@@ -48,8 +52,7 @@ export class SendWindow implements Holder {
   /** Takes room for a read, from `least` to `wanted` bytes, more than 0; 0: there is none, and `onRoom` is called when it is worth a try. */
   reserve(wanted: number, least: number): number {
     if (this.#closed || this.#waiting !== undefined) return 0;
-    const { guard, mostBytes } = this.#options;
-    const { share } = guard;
+    const { share } = this.#options.guard;
     const one = Math.min(least, share.mostBytes);
     if (this.#granted >= one) {
       const granted = this.#granted;
@@ -57,7 +60,7 @@ export class SendWindow implements Holder {
       return granted;
     }
     this.#giveGranted();
-    const limit = Math.min(mostBytes, (share.mostBytes * PART_FOR_WIDTH - share.usedBytes) * PART_OF_FREE);
+    const limit = Math.min(this.#width, (share.mostBytes * PART_FOR_WIDTH - share.usedBytes) * PART_OF_FREE);
     const bytes = Math.max(one, Math.min(wanted, Math.floor(limit) - this.#held));
     if (this.#held > 0 && this.#held + bytes > limit) return 0;
     if (share.tryTake(bytes)) {
@@ -117,7 +120,9 @@ export class SendWindow implements Holder {
   /** The client has taken it. */
   taken(bytes: number): void {
     if (this.#closed) return;
-    this.#progressAt = this.#options.guard.clock.monotonic();
+    const { guard, mostBytes } = this.#options;
+    this.#progressAt = guard.clock.monotonic();
+    this.#width = Math.min(mostBytes, this.#width + bytes);
     this.cancel(bytes);
     this.#options.onRoom();
   }

@@ -6,7 +6,9 @@ import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
 
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
+import type { StallGuard } from '../runtime/stall-guard.ts';
 import type { Connections } from './connections.ts';
+import { Intake, NARROW_WINDOW_BYTES } from './intake.ts';
 
 /** The largest gRPC message, in bytes. */
 export const MAX_FRAME_BYTES = 16_777_216;
@@ -75,17 +77,29 @@ export function createServer(): Server {
 
 /** What of grpc-js's Server is reached into: it has no option for the windows. `server.test.ts` looks at it from outside. */
 interface ServerInternals {
-  readonly commonServerOptions: { settings?: Settings };
+  readonly commonServerOptions: { settings?: Settings; maxDeflateDynamicTableSize?: number };
   readonly http2Servers: ReadonlyMap<Http2Server, unknown>;
+}
+
+/** What is told of a server's connections. */
+export interface Watching {
+  /** Counts who connects. */
+  readonly connections?: Connections;
+  /** The memory for what comes in and is not handled. Uncounted when not given. */
+  readonly memory?: StallGuard;
 }
 
 /**
  * Binds a server, in clear text, with HTTP/2 windows of 8 MiB instead of 64 KiB: payloads of 64 KB then travel four times
- * as fast. Resolves with the port. `connections` counts who connects.
+ * as fast. Resolves with the port. Where memory is counted, only those have wide windows who use them, as long as there is some.
  *
  * @throws MagnetarError PORT_IN_USE; INVALID_ARGUMENT for an address that this machine does not have.
  */
-export async function bindWithWideWindows(server: Server, address: string, connections?: Connections): Promise<number> {
+export async function bindWithWideWindows(
+  server: Server,
+  address: string,
+  { connections, memory }: Watching = {},
+): Promise<number> {
   const { commonServerOptions, http2Servers } = server as unknown as Partial<ServerInternals>;
   assert(
     typeof commonServerOptions === 'object' && typeof http2Servers?.keys === 'function',
@@ -93,22 +107,37 @@ export async function bindWithWideWindows(server: Server, address: string, conne
   );
   commonServerOptions.settings = {
     ...commonServerOptions.settings,
-    initialWindowSize: WINDOW_BYTES,
+    initialWindowSize: memory === undefined ? WINDOW_BYTES : NARROW_WINDOW_BYTES,
     maxFrameSize: HTTP2_FRAME_BYTES,
+    // Headers come twice in the life of a connection: tables to compress them are memory for nothing.
+    headerTableSize: 0,
   };
+  commonServerOptions.maxDeflateDynamicTableSize = 0;
   const port = await new Promise<number>((resolve, reject) => {
     server.bindAsync(address, ServerCredentials.createInsecure(), (error, bound) => {
       if (error === null) resolve(bound);
       else reject(bindError(address, error));
     });
   });
+  const intake = memory === undefined ? undefined : new Intake(memory, MAX_FRAME_BYTES);
   for (const http2Server of http2Servers.keys()) {
+    intake?.watch(http2Server);
     http2Server.on('session', (session: ServerHttp2Session) => {
       session.setLocalWindowSize(WINDOW_BYTES);
       connections?.add(session);
     });
   }
   return port;
+}
+
+/**
+ * Has a call hand out one frame after another: while it is paused it asks for none, where it would collect sixteen else. There is
+ * no option for it.
+ */
+export function readOneByOne(call: object): void {
+  const { _readableState: state } = call as { _readableState?: { highWaterMark?: number } };
+  assert(typeof state?.highWaterMark === 'number', "a call of grpc-js is no longer one of Node's streams");
+  state.highWaterMark = 0;
 }
 
 function bindError(address: string, error: Error): MagnetarError {

@@ -6,6 +6,7 @@ import type { Environment } from '../../runtime/environment.ts';
 import { type MemoryBudget, memoryBudget } from '../../runtime/memory.ts';
 import { StallGuard } from '../../runtime/stall-guard.ts';
 import type { Credit } from '../../wire/frames.ts';
+import { readOneByOne } from '../../wire/server.ts';
 import { type BookieHandlers, bookieService } from '../../wire/services.ts';
 import { serveAppends } from './append-stream.ts';
 import { statusError } from './bookie-stream.ts';
@@ -47,6 +48,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         call.emit('error', statusError(stopped));
         return;
       }
+      readOneByOne(call);
       const gone = (): void => void streams.delete(stream);
       const stream = serveAppends(call, bookie, {
         environment,
@@ -63,6 +65,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         call.emit('error', statusError(stopped));
         return;
       }
+      readOneByOne(call);
       const gone = (): void => void streams.delete(stream);
       const stream = serveReads(call, bookie, { environment, memory, serverName, instance, credit: readCredit, gone });
       streams.add(stream);

@@ -131,6 +131,7 @@ export class SessionStream<Item, Frame> {
     this.#greeted = true;
     this.#version = hello.client;
     this.#handshake?.cancel();
+    this.#handshake = undefined; // with what it holds on to
     this.#call.write(this.#handlers.hello(hello));
   }
 

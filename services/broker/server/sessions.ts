@@ -2,6 +2,7 @@
 import type { Server } from '@grpc/grpc-js';
 
 import type { MagnetarError } from '../../lib/errors.ts';
+import { readOneByOne } from '../../wire/server.ts';
 import { type BrokerHandlers, brokerService } from '../../wire/services.ts';
 import { toStatus } from '../../wire/status.ts';
 import { ConsumeSession } from './consume-session.ts';
@@ -30,11 +31,13 @@ export class Sessions {
     const handlers: BrokerHandlers = {
       Publish: (call) => {
         if (this.#refuse(call)) return;
+        readOneByOne(call);
         const gone = (session: PublishSession): void => this.#gone(session);
         this.#open.add(new PublishSession(call, this.#dependencies, gone));
       },
       Consume: (call) => {
         if (this.#refuse(call)) return;
+        readOneByOne(call);
         const gone = (session: ConsumeSession): void => this.#gone(session);
         this.#open.add(new ConsumeSession(call, this.#dependencies, gone));
       },

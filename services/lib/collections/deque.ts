@@ -4,9 +4,12 @@ function emptyRing<T>(length: number): (T | undefined)[] {
   return Array.from<T | undefined>({ length });
 }
 
-/** A first-in-first-out queue as a ring: every operation takes constant time. Gives room back when it runs empty. */
+/**
+ * A first-in-first-out queue as a ring: every operation takes constant time. Gives room back when it runs empty, and takes none
+ * before something is in it.
+ */
 export class Deque<T> {
-  #ring = emptyRing<T>(SMALLEST);
+  #ring: (T | undefined)[] = [];
   #head = 0;
   #length = 0;
 
@@ -46,13 +49,13 @@ export class Deque<T> {
 
   /** Drops all items. */
   clear(): void {
-    this.#ring = emptyRing<T>(SMALLEST);
+    this.#ring = [];
     this.#head = 0;
     this.#length = 0;
   }
 
   #grow(): void {
-    const ring = emptyRing<T>(this.#ring.length * 2);
+    const ring = emptyRing<T>(Math.max(SMALLEST, this.#ring.length * 2));
     for (let at = 0; at < this.#length; at++) ring[at] = this.#ring[(this.#head + at) & (this.#ring.length - 1)];
     this.#ring = ring;
     this.#head = 0;
