@@ -18,6 +18,7 @@ export const PACKAGES = Object.freeze({
   mount: 'power-cut tests: mount, umount, losetup',
   'util-linux': 'power-cut tests: unshare; tests of folders that cannot be written',
   prometheus: 'tests of /metrics: promtool, which checks what a process tells',
+  chromium: 'tests of the page at /docs: a browser',
   libeatmydata1: 'sabotage of power-cut tests: a sync that does nothing',
 });
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from 'vitest';
 import { type CommandResult, runCommand } from './support/process.ts';
 
 const COMMANDS = ['standalone', 'bookie', 'produce', 'consume', 'read'];
+const GROUPS = ['perf', 'admin'];
 const PERF_COMMANDS = ['produce', 'consume'];
 
 /** The one line that says what is wrong, of a command that ended as wrong usage does. */
@@ -21,7 +22,8 @@ describe('help', () => {
     for (const args of [[], ['--help'], ['help']]) {
       const { code, stdout, stderr } = await runCommand(args);
       expect({ code, stderr }).toEqual({ code: 0, stderr: '' });
-      for (const command of COMMANDS) expect(stdout.toString()).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
+      for (const command of [...COMMANDS, ...GROUPS])
+        expect(stdout.toString()).toMatch(new RegExp(`^ {2}${command}\\b`, 'm'));
       expect(stdout.toString()).toContain('--service-url');
     }
   });

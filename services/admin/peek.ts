@@ -3,10 +3,10 @@ import type { PeekedMessage } from './port.ts';
 /** What a header may be long, so that every client takes it. */
 const HEADER_CHARACTERS = 8_192;
 
-/** A text as a header can carry it: what is not printable ASCII is percent-encoded. */
+/** A text as a header can carry it: what is not printable ASCII, and %, is percent-encoded. */
 function headerText(text: string): string {
   const wellFormed = Buffer.from(text).toString();
-  return wellFormed.replaceAll(/[^\u0020-\u007e]/gu, (character) => encodeURIComponent(character));
+  return wellFormed.replaceAll(/[^\u0020-\u007e]|%/gu, (character) => encodeURIComponent(character));
 }
 
 /** A JSON text as a header can carry it. */

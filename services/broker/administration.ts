@@ -87,7 +87,7 @@ export class Administration {
   }
 
   tenants(): NamePages {
-    return listTenants(this.#store);
+    return this.#paced('', listTenants(this.#store));
   }
 
   async tenant(tenant: string): Promise<TenantSettings> {
@@ -118,7 +118,7 @@ export class Administration {
 
   async namespaces(tenant: string): Promise<NamePages> {
     await getTenant(this.#store, tenant);
-    return listNamespaces(this.#store, tenant);
+    return this.#paced('', listNamespaces(this.#store, tenant));
   }
 
   /** `deleting`: its deletion has begun, and is to be repeated. */
@@ -144,7 +144,7 @@ export class Administration {
   /** Their full names. */
   async topics(tenant: string, namespace: string): Promise<NamePages> {
     await getNamespace(this.#store, tenant, namespace);
-    return fullNames(tenant, namespace, listTopics(this.#store, tenant, namespace));
+    return this.#paced(`persistent://${tenant}/${namespace}/`, listTopics(this.#store, tenant, namespace));
   }
 
   async createTopic(topic: string): Promise<void> {
@@ -233,21 +233,20 @@ export class Administration {
     }
   }
 
+  /** Puts a prefix before the names; others have their turn between two pages, however fast the store is. */
+  async *#paced(prefix: string, pages: NamePages): AsyncGenerator<readonly string[], void, undefined> {
+    for await (const page of pages) {
+      yield page.map((name) => prefix + name);
+      await new Promise<void>((resolve) => this.#dependencies.clock.nextTurn(resolve));
+    }
+  }
+
   #checkClusters(clusters: readonly string[]): void {
     const unknown = clusters.find((cluster) => !this.clusters.includes(cluster));
     if (unknown === undefined) return;
     const text = `cluster ${JSON.stringify(unknown)} does not exist; there is ${this.clusters.join(', ')}`;
     throw new MagnetarError('INVALID_ARGUMENT', text);
   }
-}
-
-async function* fullNames(
-  tenant: string,
-  namespace: string,
-  pages: NamePages,
-): AsyncGenerator<readonly string[], void, undefined> {
-  const prefix = `persistent://${tenant}/${namespace}/`;
-  for await (const page of pages) yield page.map((local) => prefix + local);
 }
 
 function targetOf(position: AdminPosition): Target {

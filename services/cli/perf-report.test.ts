@@ -25,6 +25,7 @@ class World {
       stdin: Readable.from([]),
       stdout: this.stdout,
       stderr: this.stderr,
+      stdoutIsTerminal: false,
       stderrIsTerminal: true,
       stdinIsTerminal: false,
       clock: this.clock,
@@ -34,6 +35,7 @@ class World {
       dateOf: (time) => new Date(time),
       openFile: async () => Promise.resolve(Readable.from([])),
       createFile: async () => Promise.resolve(this.csv),
+      http: () => Promise.reject(new Error('there is no server')),
       newHistogram,
       ...options,
     };

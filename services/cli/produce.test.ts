@@ -23,6 +23,7 @@ function shellWith(stdin: Readable, stdout: Writable): Shell {
     stdin,
     stdout,
     stderr: new PassThrough(),
+    stdoutIsTerminal: false,
     stderrIsTerminal: false,
     stdinIsTerminal: false,
     clock: nodeClock,
@@ -32,6 +33,7 @@ function shellWith(stdin: Readable, stdout: Writable): Shell {
     dateOf: (time) => new Date(time),
     openFile: async () => Promise.resolve(Readable.from([])),
     createFile: async () => Promise.resolve(new PassThrough()),
+    http: () => Promise.reject(new Error('there is no server')),
     newHistogram,
   };
 }

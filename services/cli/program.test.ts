@@ -21,6 +21,7 @@ async function run(args: readonly string[], work: () => Promise<number> = async 
     stdin: Readable.from([]),
     stdout,
     stderr,
+    stdoutIsTerminal: false,
     stderrIsTerminal: false,
     stdinIsTerminal: false,
     clock: new ManualClock(),
@@ -30,6 +31,7 @@ async function run(args: readonly string[], work: () => Promise<number> = async 
     dateOf: (time) => new Date(time),
     openFile: async () => Readable.from([]),
     createFile: async () => Promise.resolve(new PassThrough()),
+    http: () => Promise.reject(new Error('there is no server')),
     newHistogram,
   };
   const code = await runProgram({

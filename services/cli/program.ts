@@ -4,6 +4,7 @@
  */
 import { Command, type CommanderError, Option } from 'commander';
 import { hasCode, toMagnetarError } from '../lib/errors.ts';
+import { addAdminCommands } from './admin-commands.ts';
 import { OutputClosed } from './chunked-output.ts';
 import { addClientCommands } from './commands.ts';
 import { addPerfCommands } from './perf-commands.ts';
@@ -120,6 +121,7 @@ export async function runProgram({ args, shell, version, addCommands }: ProgramO
     addCommands(toolkit);
     addClientCommands(toolkit);
     addPerfCommands(toolkit);
+    addAdminCommands(toolkit);
     program.addHelpText(
       'after',
       "\nStart a server with 'magnetar standalone'; 'magnetar COMMAND --help' shows examples.\n",

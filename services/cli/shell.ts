@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import type { Clock } from '../runtime/clock.ts';
 import type { Histogram } from '../runtime/histogram.ts';
+import type { HttpRequest, HttpResponse } from './http.ts';
 
 /** What a command has of the world outside. `main` makes one from the process; tests make their own. */
 export interface Shell {
@@ -9,6 +10,8 @@ export interface Shell {
   readonly stdout: Writable;
   /** For people. */
   readonly stderr: Writable;
+  /** True where a person reads stdout. */
+  readonly stdoutIsTerminal: boolean;
   /** True where a person reads stderr: progress may be drawn there. */
   readonly stderrIsTerminal: boolean;
   /** True where a person types stdin. */
@@ -25,6 +28,8 @@ export interface Shell {
   openFile(path: string): Promise<Readable>;
   /** A file to write, emptied. Rejects with the platform's error when it cannot be opened. */
   createFile(path: string): Promise<Writable>;
+  /** Rejects with the platform's error when there is no answer. */
+  http(request: HttpRequest): Promise<HttpResponse>;
   newHistogram(): Histogram;
 }
 

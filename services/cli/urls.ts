@@ -13,6 +13,11 @@ interface Setting {
   readonly fallback: string;
 }
 
+/** A command as it is typed: `magnetar admin tenants list`. */
+export function commandPath(command: Command): string {
+  return command.parent === null ? command.name() : `${commandPath(command.parent)} ${command.name()}`;
+}
+
 /** A flag beats the environment; the environment beats the default. */
 function setting(
   command: Command,
@@ -27,7 +32,7 @@ function setting(
   const source = fromFlag === undefined ? variable : flag;
   throw new UsageError(
     `${source} is '${text}'; it must have the form ${form}, the port from 1 to 65535`,
-    `magnetar ${command.name()}`,
+    commandPath(command),
   );
 }
 
@@ -43,10 +48,10 @@ export function serviceUrl(command: Command, shell: Shell): string {
   });
 }
 
-/** Checks the URL of the broker's HTTP side: http://HOST:PORT. @throws UsageError */
-export function checkAdminUrl(command: Command, shell: Shell): void {
+/** The broker's HTTP side: http://HOST:PORT. @throws UsageError */
+export function adminUrl(command: Command, shell: Shell): string {
   const { adminUrl: value } = command.optsWithGlobals<{ adminUrl?: unknown }>();
-  setting(command, shell, value, {
+  return setting(command, shell, value, {
     flag: '--admin-url',
     variable: 'MAGNETAR_ADMIN_URL',
     pattern: ADMIN_URL,

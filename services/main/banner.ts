@@ -17,6 +17,7 @@ export function standaloneBanner(options: {
   ${pc.bold(`Magnetar ${version} is ready`)} after ${Math.round(readyMs)} ms: ${bookies}, data in ${data}
 
     apps    ${pc.cyan(`grpc://127.0.0.1:${port}`)}
+    admin   ${pc.cyan(`http://127.0.0.1:${httpPort}/docs`)}, /admin/v2, 'magnetar admin'
     health  ${pc.cyan(`http://127.0.0.1:${httpPort}/healthz`)}, /readyz, /version, /metrics
 
   Next, in another terminal:

@@ -24,6 +24,7 @@ export function nodeShell(interrupted: AbortSignal): Shell {
     stdin: process.stdin,
     stdout: process.stdout,
     stderr: process.stderr,
+    stdoutIsTerminal: process.stdout.isTTY,
     stderrIsTerminal: process.stderr.isTTY,
     stdinIsTerminal: process.stdin.isTTY,
     clock: nodeClock,
@@ -33,6 +34,7 @@ export function nodeShell(interrupted: AbortSignal): Shell {
     dateOf: (time) => new Date(time),
     openFile: async (path) => (await open(path)).createReadStream({ highWaterMark: FILE_CHUNK_BYTES }),
     createFile: async (path) => (await open(path, 'w')).createWriteStream(),
+    http: async (request) => await (await import('./node-http.ts')).nodeHttp(request),
     newHistogram,
   };
 }

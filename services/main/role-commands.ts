@@ -62,7 +62,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         .option('--port <number>', 'gRPC port for apps; 0 takes a free one', port, 7650)
         .option(
           '--http-port <number>',
-          'HTTP port: /metrics, /healthz, /readyz, /version; 0 takes a free one',
+          'HTTP port: /admin/v2, /docs, /metrics, /healthz, /readyz, /version; 0 takes a free one',
           port,
           8080,
         )

@@ -1,0 +1,62 @@
+/** The administration of a real broker, under the contract of the REST API's port, and the API over it. */
+import { fastify } from 'fastify';
+import { expect, test } from 'vitest';
+import { administrationContract, type OpenedAdministration } from '../admin/administration.contract.ts';
+import { adminPlugin } from '../admin/plugin.ts';
+import type { Administration } from '../admin/port.ts';
+import { startBroker } from '../broker/broker.ts';
+import { MemoryCluster } from '../ledger/testing/memory-cluster.ts';
+import { keys } from '../metadata/keys.ts';
+import { ensureDefaults } from '../metadata/namespaces.ts';
+import type { MetadataStore } from '../metadata/store.ts';
+import { silentLogger } from '../runtime/logger.ts';
+
+const ONE = { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 };
+
+async function open(): Promise<OpenedAdministration & { readonly store: MetadataStore }> {
+  const cluster = new MemoryCluster({ bookies: 1, quorum: ONE });
+  const { environment } = cluster;
+  const { store, ledgers } = cluster.client();
+  await ensureDefaults(store, environment.clock.now());
+  const broker = await startBroker({ environment, store, ledgers });
+  const administration: Administration = broker.administration;
+  const close = async (): Promise<void> => {
+    await broker.close();
+    await cluster.close();
+  };
+  return { administration, close, store };
+}
+
+administrationContract('a broker', open);
+
+test('a list of 10,000 topics comes whole, and holds nobody up for long', async () => {
+  const { administration, close, store } = await open();
+  const app = fastify();
+  await app.register(adminPlugin({ administration, logger: silentLogger, version: '1', isoTime: String }));
+  for (let i = 0; i < 10_000; i++) {
+    await store.transact(
+      [],
+      [{ put: keys.topic('public', 'default', `topic-${10_000 + i}`), value: Buffer.from('x') }],
+    );
+  }
+  await app.ready();
+  let turns = 0;
+  let over = false;
+  const count = (): void => {
+    turns++;
+    if (!over) setImmediate(count);
+  };
+  setImmediate(count);
+  const { body } = await app.inject('/admin/v2/persistent/public/default');
+  over = true;
+  const names = JSON.parse(body) as string[];
+  expect(names).toHaveLength(10_000);
+  expect([names[0], names[9_999]]).toEqual([
+    'persistent://public/default/topic-10000',
+    'persistent://public/default/topic-19999',
+  ]);
+  // A page of 500 is one piece of work; between two of them others have their turn.
+  expect(turns).toBeGreaterThanOrEqual(10);
+  await app.close();
+  await close();
+});
