@@ -83,12 +83,12 @@ export async function openBookie(open: OpenBookie): Promise<MeasuredBookie> {
   const instance = await checkCookie(environment, folder, id);
   await makeFolder(environment, segments);
   await makeFolder(environment, `${folder}/index`);
-  const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
-  const closing: (() => Promise<void>)[] = [async () => await index.close()];
+  const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
+  const closing: (() => Promise<void>)[] = [async () => await space.close()];
   try {
-    const space = new SpaceWatch({ environment, folder, id, reserveBytes: options.reserveBytes });
-    closing.unshift(async () => await space.close());
     await space.check();
+    const index = await (open.openIndex ?? (() => openLevelIndex(environment.disk, `${folder}/index`)))();
+    closing.push(async () => await index.close());
     const { witness, known: witnessKnown } = await Witness.open(environment, folder, instance);
     closing.unshift(async () => await witness.close(false));
     const damage = new DamageList(environment.logger, (segment) => `${segments}/${segmentName(segment)}`);

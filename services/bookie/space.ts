@@ -7,6 +7,7 @@ import { MagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
 import { type DiskSpace, isDiskFull } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { RoomReserve } from '../runtime/room-reserve.ts';
 
 /** The reserve: a share of the disk, within bounds. */
 const RESERVE_SHARE = 0.05;
@@ -19,6 +20,12 @@ const CHECK_SHARE = 0.125;
 const CHECK_MS = 1_000;
 /** While they are refused. */
 const POLL_MS = 500;
+/**
+ * Other programs may take the reserve, too. So some room is kept in a file: for the index to be opened, a segment to be sealed,
+ * fences to be stored. It is given up when there is less room than that, and made again when there is enough.
+ */
+const MOST_KEPT = 16_777_216;
+const KEEP_MS = 5_000;
 
 interface SpaceWatchOptions {
   readonly environment: Environment;
@@ -38,6 +45,9 @@ export class SpaceWatch {
   #checkedAt = 0;
   #checking: Promise<void> | undefined;
   #poll: Timer | undefined;
+  #kept = false;
+  /** It was open for a while. */
+  #begun = false;
   #closed = false;
   #waiters: (() => void)[] = [];
   /** Writes something into the space that entries go to next; rejects when the disk takes nothing. */
@@ -47,6 +57,15 @@ export class SpaceWatch {
 
   constructor(options: SpaceWatchOptions) {
     this.#options = options;
+  }
+
+  get #keptBytes(): number {
+    return Math.min(MOST_KEPT, Math.floor(this.#reserve / 2));
+  }
+
+  get #keeper(): RoomReserve {
+    const { environment, folder } = this.#options;
+    return new RoomReserve(environment.disk, `${folder}/reserve`, this.#keptBytes);
   }
 
   /** Why no entries are taken: DISK_FULL. Undefined: they are. */
@@ -99,10 +118,25 @@ export class SpaceWatch {
       const short = totalBytes > 0 && freeBytes < this.#reserve * (this.#full === undefined ? 1 : RESUME_FACTOR);
       if (short) this.#turnFull();
       else if (this.#full !== undefined) await this.#resume();
+      await this.#keep(freeBytes);
     } catch (error) {
       environment.logger.warn('the room on the disk of the bookie is not known', { folder, error });
     }
-    if (this.#full !== undefined) this.#pollLater();
+    if (this.#full !== undefined || !this.#kept) this.#pollLater();
+  }
+
+  /** Gives up the room that is kept in a file, or makes that again: for the first time a while after the start. */
+  async #keep(freeBytes: number): Promise<void> {
+    const bytes = this.#keptBytes;
+    if (this.#full !== undefined && freeBytes < bytes) {
+      this.#kept = false;
+      if (await this.#keeper.release()) {
+        const { environment, folder } = this.#options;
+        environment.logger.warn('the last room of the bookie is being used', { folder, bytes });
+      }
+    } else if (this.#full === undefined && !this.#kept && this.#begun && freeBytes >= this.#reserve + 2 * bytes) {
+      this.#kept = bytes === 0 || (await this.#keeper.restore());
+    }
   }
 
   #turnFull(): MagnetarError {
@@ -116,6 +150,8 @@ export class SpaceWatch {
     this.#full = new MagnetarError('DISK_FULL', text, { details });
     if (before === undefined) {
       environment.logger.warn('the disk is full; entries are refused until there is room', { error: this.#full });
+      this.#poll?.cancel();
+      this.#poll = undefined;
       this.changed();
     }
     return this.#full;
@@ -136,7 +172,6 @@ export class SpaceWatch {
     const { environment, folder, id } = this.#options;
     const { freeBytes } = this.#space;
     environment.logger.info('there is room on the disk; entries are taken again', { bookie: id, folder, freeBytes });
-    this.#wake();
     this.changed();
   }
 
@@ -144,9 +179,12 @@ export class SpaceWatch {
     if (this.#closed || this.#poll !== undefined) return;
     const again = (): void => {
       this.#poll = undefined;
-      void this.check();
+      this.#begun = true;
+      // What failed may succeed with less room than entries need.
+      void this.check().then(() => this.#wake());
     };
-    this.#poll = this.#options.environment.clock.after(POLL_MS, again, { unref: true });
+    const ms = this.#full === undefined ? KEEP_MS : POLL_MS;
+    this.#poll = this.#options.environment.clock.after(ms, again, { unref: true });
   }
 
   #wake(): void {

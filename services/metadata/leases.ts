@@ -14,6 +14,12 @@ interface Granted {
   timer: Timer;
 }
 
+/** A key, and the lease that it hangs on. */
+export interface LeasedKey {
+  readonly key: string;
+  readonly lease: LeaseId;
+}
+
 /** Ends a lease's keys. Resolves when that is durable. */
 export type DeleteKeys = (keys: readonly string[]) => Promise<void>;
 
@@ -47,7 +53,7 @@ export class LeaseTable {
   #live(id: LeaseId): Granted | undefined {
     const lease = this.#leases.get(id);
     if (lease === undefined || this.#clock.monotonic() < lease.expiresAt) return lease;
-    // The store reports a failure to everybody; here nobody waits for it.
+    // The store reports a failure to everybody; here nobody waits for it. What is not deleted now is when the store is opened again.
     this.end(id).catch(() => {});
     return undefined;
   }
@@ -95,6 +101,23 @@ export class LeaseTable {
         this.#leaseOf.set(key, lease);
       }
     }
+  }
+
+  /** Learns anew which keys hang on which lease. Returns those whose lease is gone. */
+  adopt(items: readonly LeasedKey[]): string[] {
+    this.#leaseOf.clear();
+    for (const { keys } of this.#leases.values()) keys.clear();
+    const orphans: string[] = [];
+    for (const { key, lease: id } of items) {
+      const lease = this.#leases.get(id);
+      if (lease === undefined) {
+        orphans.push(key);
+      } else {
+        lease.keys.add(key);
+        this.#leaseOf.set(key, lease);
+      }
+    }
+    return orphans;
   }
 
   /** Forgets everything, deleting nothing. */

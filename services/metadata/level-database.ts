@@ -1,5 +1,6 @@
 import { type BatchOptions, type DatabaseOptions, Level } from 'level';
 import { MagnetarError } from '../lib/errors.ts';
+import { isDiskFull } from '../runtime/disk.ts';
 
 /** A scan reads ahead so many bytes. */
 const SCAN_BYTES = 262_144;
@@ -91,6 +92,15 @@ export function folderError(error: unknown, folder: string): MagnetarError {
       cause,
     });
   }
+  if (isDiskFull(cause)) {
+    return new MagnetarError(
+      'DISK_FULL',
+      `the metadata folder ${folder} has no room for the store to be opened: ${text}`,
+      {
+        cause,
+      },
+    );
+  }
   if (codeOf(cause) === 'LEVEL_CORRUPTION' || /^(corruption|invalid argument|not found)/i.test(text)) {
     return new MagnetarError('METADATA_DAMAGED', `the metadata store in ${folder} is damaged: ${text}`, { cause });
   }
@@ -100,7 +110,7 @@ export function folderError(error: unknown, folder: string): MagnetarError {
 /**
  * Opens LevelDB in a folder; with `create`, makes what is not there.
  *
- * @throws FOLDER_IN_USE, FOLDER_NOT_WRITABLE, METADATA_DAMAGED, STORE_FAILED
+ * @throws FOLDER_IN_USE, FOLDER_NOT_WRITABLE, METADATA_DAMAGED, DISK_FULL, STORE_FAILED
  */
 export async function openDatabase(folder: string, { create }: { create: boolean }): Promise<Database> {
   const options: DatabaseOptions<string, Buffer> = {

@@ -1,5 +1,6 @@
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Revision } from '../lib/ids.ts';
+import type { LeasedKey } from './leases.ts';
 import type { Database } from './level-database.ts';
 import {
   decodeItem,
@@ -22,8 +23,8 @@ export interface Found {
   readonly digest: Digest;
   /** Bytes of each revision row, from the floor on. */
   readonly rowBytes: readonly number[];
-  /** Keys that hang on leases of the process that is gone. */
-  readonly leased: readonly string[];
+  /** Keys that hang on leases. */
+  readonly leased: readonly LeasedKey[];
 }
 
 /** The last change of a key in the rows. */
@@ -79,9 +80,9 @@ async function checkItems(
   database: Database,
   { floor, newest, digest }: { floor: number; newest: number; digest: Digest },
   last: Map<string, Last>,
-): Promise<string[]> {
+): Promise<LeasedKey[]> {
   let [keys, crcs] = [0, 0];
-  const leased: string[] = [];
+  const leased: LeasedKey[] = [];
   await scanAll(database, 'k/', (storedKey, value) => {
     const { item, crc } = decodeItem(storedKey.slice(2), value);
     const { key, modRevision } = item;
@@ -93,7 +94,7 @@ async function checkItems(
     last.delete(key);
     keys++;
     crcs = (crcs ^ crc) >>> 0;
-    if (item.lease !== undefined) leased.push(key);
+    if (item.lease !== undefined) leased.push({ key, lease: item.lease });
   });
   for (const [key, { revision, crc }] of last) {
     if (crc !== undefined) throw damaged(`${JSON.stringify(key)}, which revision ${revision} wrote, is missing`);

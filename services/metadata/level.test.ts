@@ -404,7 +404,7 @@ describe('group commit', () => {
       store.transact([], []).then(() => {}),
       store.compact(revision(1)),
     );
-    gate.release(new Error('IO error: No space left on device'));
+    gate.release(new Error('IO error: Input/output error'));
     const failed = { code: 'STORE_FAILED' };
     const outcomes = await Promise.allSettled(pending);
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'fulfilled']);
@@ -414,7 +414,7 @@ describe('group commit', () => {
     await expect(store.range({ prefix: '' })).rejects.toMatchObject(failed);
     await expect(put(store, 'd', '')).rejects.toMatchObject(failed);
     expect(world.fatal.map(({ message }) => message)).toEqual([
-      'a write of the metadata store failed: IO error: No space left on device; nothing more is accepted',
+      'a write of the metadata store failed: IO error: Input/output error; nothing more is accepted',
     ]);
     await store.close();
     await expect(store.get(['a'])).rejects.toMatchObject({ code: 'ALREADY_CLOSED' });

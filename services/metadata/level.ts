@@ -1,24 +1,19 @@
-import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
-import { Deque } from '../lib/collections/deque.ts';
+/**
+ * The metadata store of one process, on LevelDB. When its disk is full, writes fail, what is durable can be read, and leases
+ * go on; when there is room the database is opened anew, because nothing may be written to it before, and everything in it is
+ * read and checked again.
+ */
+import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Millis, Revision } from '../lib/ids.ts';
+import type { Timer } from '../runtime/clock.ts';
+import { isDiskFull } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { RoomReserve } from '../runtime/room-reserve.ts';
 import { Followers, follow, type History } from './follow.ts';
-import { deletions, HeldLeases, LeaseTable } from './leases.ts';
-import { type BatchOperation, type Database, folderError, openDatabase, type Snapshot } from './level-database.ts';
-import {
-  decodeItem,
-  decodeMark,
-  decodeRow,
-  type Digest,
-  encodeItem,
-  encodeMark,
-  encodeRow,
-  FLOOR_KEY,
-  itemKey,
-  NEWEST_KEY,
-  rowKey,
-} from './level-format.ts';
-import { checkStore, type Found } from './level-open.ts';
+import { HeldLeases, LeaseTable } from './leases.ts';
+import { type Database, folderError, openDatabase } from './level-database.ts';
+import { checkStore } from './level-open.ts';
+import { LevelStore } from './level-store.ts';
 import type {
   Compare,
   KeyValue,
@@ -31,416 +26,14 @@ import type {
   WatchEvent,
   Write,
 } from './store.ts';
-import {
-  checkCompaction,
-  checkKeys,
-  checkTransaction,
-  checkTtl,
-  compareKeys,
-  decide,
-  eventKey,
-  HISTORY_REVISIONS,
-  RANGE_PAGE_BYTES,
-  rangeLimit,
-} from './transaction.ts';
+import { checkTtl } from './transaction.ts';
 import { Witness } from './witness.ts';
 
-/** The history also ends where its rows have so many bytes, so that a start reads no more. */
-const HISTORY_BYTES = 33_554_432;
-/** A batch drops at most so many old revisions on its own account. */
-const DROPPED_PER_BATCH = 512;
-/** A batch takes no more transactions when it has so many of them, or so many bytes. */
-const BATCH_TRANSACTIONS = 500;
-const BATCH_BYTES = 4_194_304;
-/** Beyond these, transactions are refused with QUEUE_FULL. */
-const PENDING_TRANSACTIONS = 10_000;
-const PENDING_BYTES = 67_108_864;
-/** Of so many revisions the decoded changes are kept for watches, if their rows are not large. */
-const RECENT_REVISIONS = 256;
-const RECENT_ROW_BYTES = 65_536;
-const SCAN_PAGE = 256;
-
-/** Transactions that become durable together. */
-interface Group {
-  readonly operations: BatchOperation[];
-  readonly revisions: Staged[];
-  bytes: number;
-  /** Settles when the batch has. */
-  readonly done: Promise<void>;
-  readonly resolve: () => void;
-  readonly reject: (error: Error) => void;
-}
-
-interface Staged {
-  readonly revision: number;
-  readonly events: readonly WatchEvent[];
-  readonly rowBytes: number;
-}
-
-function newGroup(): Group {
-  let [resolve, reject]: [() => void, (error: Error) => void] = [() => {}, () => {}];
-  const done = new Promise<void>((onResolve, onReject) => {
-    [resolve, reject] = [onResolve, onReject];
-  });
-  // A group of deletes of an expired lease has nobody who waits for it; the store's failure reaches everybody otherwise.
-  done.catch(() => {});
-  return { operations: [], revisions: [], bytes: 0, done, resolve, reject };
-}
-
-/**
- * State: transactions are decided in their order against the *decided* state, which is the durable one with the writes in
- * `#overlay` over it; reads see the durable state alone. Invariants: durable <= decided; the overlay holds exactly the keys
- * written by revisions in (durable, decided], each with its newest value.
- */
-class LevelStore implements MetadataStore, History {
-  readonly #environment: Environment;
-  readonly #database: Database;
-  readonly #witness: Witness;
-  readonly #followers = new Followers();
-  readonly #leases: LeaseTable;
-  readonly #held: HeldLeases;
-  readonly #overlay = new Map<string, { readonly item: KeyValue | undefined; readonly revision: number }>();
-  readonly #groups = new Deque<Group>();
-  /** The newest group; the last one in `#groups`, or the one that is being written. */
-  #last: Group | undefined;
-  /** Takes transactions until it is written. */
-  #open: Group | undefined;
-  #writing: Promise<void> | undefined;
-  #pendingTransactions = 0;
-  #pendingBytes = 0;
-  #decided: number;
-  #durable: number;
-  #floor: number;
-  /** Where a caller wants the history to begin. */
-  #wantedFloor = 0;
-  #digest: Digest;
-  readonly #rowBytes = new Deque<number>();
-  #historyBytes = 0;
-  readonly #recent = new Map<number, readonly WatchEvent[]>();
-  #failure: MagnetarError | undefined;
-  #closing: Promise<void> | undefined;
-
-  constructor(environment: Environment, database: Database, witness: Witness, found: Found) {
-    this.#environment = environment;
-    this.#database = database;
-    this.#witness = witness;
-    this.#decided = found.newest;
-    this.#durable = found.newest;
-    this.#floor = found.floor;
-    this.#digest = found.digest;
-    for (const bytes of found.rowBytes) this.#rememberRow(bytes);
-    const { clock, random } = environment;
-    this.#leases = new LeaseTable({ clock, random, deleteKeys: async (keys) => await this.deleteKeys(keys) });
-    this.#held = new HeldLeases(clock, this.#leases);
-  }
-
-  readonly #check = (): void => {
-    if (this.#closing !== undefined) throw new MagnetarError('ALREADY_CLOSED', 'the metadata store is closed');
-    if (this.#failure !== undefined) throw this.#failure;
-  };
-
-  // Reads.
-
-  #durableItem(key: string, snapshot?: Snapshot): KeyValue | undefined {
-    const stored = this.#database.get(itemKey(key), snapshot);
-    return stored === undefined ? undefined : decodeItem(key, stored).item;
-  }
-
-  /**
-   * Runs a read at one revision. While a batch is being written it may become visible between two reads, hence the snapshot;
-   * it costs more than the reads do, so at other times there is none.
-   */
-  async #atOneRevision<T>(read: (revision: Revision, snapshot: Snapshot | undefined) => T): Promise<Awaited<T>> {
-    if (this.#writing === undefined) return await read(this.#durable as Revision, undefined);
-    const snapshot = this.#database.snapshot();
-    try {
-      const newest = this.#database.get(NEWEST_KEY, snapshot);
-      if (newest === undefined)
-        throw new MagnetarError('METADATA_DAMAGED', `the metadata store is damaged: ${NEWEST_KEY} is missing`);
-      return await read(decodeMark(NEWEST_KEY, newest), snapshot);
-    } finally {
-      await snapshot.close();
-    }
-  }
-
-  async get(keys: readonly string[]): Promise<{ revision: Revision; items: readonly (KeyValue | undefined)[] }> {
-    this.#check();
-    checkKeys(keys);
-    return await this.#atOneRevision((revision, snapshot) => ({
-      revision,
-      items: keys.map((key) => this.#durableItem(key, snapshot)),
-    }));
-  }
-
-  async range(query: RangeQuery): Promise<RangeResult> {
-    this.#check();
-    const limit = rangeLimit(query);
-    const { prefix, after } = query;
-    const exclusive = after !== undefined && compareKeys(after, prefix) >= 0;
-    const range = { from: itemKey(exclusive ? after : prefix), exclusive, to: 'k0' };
-    try {
-      return await this.#atOneRevision(async (revision, snapshot) => {
-        // The scan sees the moment at which it is made, also without a snapshot.
-        const scan = this.#database.scan(range, snapshot);
-        const items: KeyValue[] = [];
-        let bytes = 0;
-        try {
-          for (;;) {
-            const page = await scan.next(Math.min(SCAN_PAGE, limit + 1 - items.length));
-            for (const [stored, value] of page) {
-              const key = stored.slice(2);
-              if (!key.startsWith(prefix)) return { revision, items, more: false };
-              if (items.length >= limit || bytes >= RANGE_PAGE_BYTES) return { revision, items, more: true };
-              const { item } = decodeItem(key, value);
-              items.push(item);
-              bytes += item.value.length;
-            }
-            if (page.length === 0) return { revision, items, more: false };
-          }
-        } finally {
-          await scan.close();
-        }
-      });
-    } catch (error) {
-      this.#check(); // A scan that the closing of the database has ended.
-      throw error;
-    }
-  }
-
-  // History.
-
-  get floor(): number {
-    return this.#floor;
-  }
-
-  get newest(): number {
-    return this.#durable;
-  }
-
-  changes(revision: number): readonly WatchEvent[] {
-    const recent = this.#recent.get(revision);
-    if (recent !== undefined) return recent;
-    const row = this.#database.get(rowKey(revision));
-    if (row === undefined)
-      throw new MagnetarError('METADATA_DAMAGED', `the metadata store is damaged: revision ${revision} is missing`);
-    return decodeRow(revision as Revision, row).events;
-  }
-
-  watch(options: { prefix: string; from?: Revision; signal: AbortSignal }): AsyncIterable<WatchBatch> {
-    const { prefix, from = this.#durable + 1, signal } = options;
-    const { clock } = this.#environment;
-    return follow({ history: this, followers: this.#followers, clock, check: this.#check, prefix, from, signal });
-  }
-
-  async compact(below: Revision): Promise<void> {
-    this.#check();
-    checkCompaction(below, this.#durable);
-    if (below <= this.#floor) return;
-    this.#wantedFloor = Math.max(this.#wantedFloor, below);
-    await this.#openGroup().done;
-  }
-
-  // Writes.
-
-  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactResult> {
-    this.#check();
-    checkTransaction(compares, writes);
-    this.#leases.checkWrites(writes);
-    if (this.#pendingTransactions >= PENDING_TRANSACTIONS || this.#pendingBytes >= PENDING_BYTES) {
-      throw new MagnetarError(
-        'QUEUE_FULL',
-        `${this.#pendingTransactions} metadata transactions wait for the disk already`,
-      );
-    }
-    return await this.#submit(compares, writes);
-  }
-
-  async #submit(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactResult> {
-    const revision = (this.#decided + 1) as Revision;
-    const decision = decide((key) => this.#decidedItem(key), compares, writes, revision);
-    if (decision.committed && decision.events.length > 0) {
-      const group = this.#stage(revision, decision.events, decision.previous);
-      await group.done;
-      return { committed: true, revision };
-    }
-    const seen = this.#decided as Revision;
-    // What it has seen must be durable before anybody hears of it.
-    await this.#last?.done;
-    return decision.committed
-      ? { committed: true, revision: seen }
-      : { committed: false, revision: seen, current: decision.current };
-  }
-
-  #decidedItem(key: string): KeyValue | undefined {
-    const written = this.#overlay.get(key);
-    return written === undefined ? this.#durableItem(key) : written.item;
-  }
-
-  #stage(revision: Revision, events: readonly WatchEvent[], previous: readonly (KeyValue | undefined)[]): Group {
-    const group = this.#openGroup();
-    const items = events.map((event) => (event.type === 'put' ? encodeItem(event.item) : undefined));
-    let { keys, crcs } = this.#digest;
-    for (const [at, event] of events.entries()) {
-      const [item, before] = [items[at], previous[at]];
-      const key = eventKey(event);
-      if (before !== undefined) crcs ^= encodeItem(before).readUInt32LE(0);
-      if (item !== undefined) crcs ^= item.readUInt32LE(0);
-      keys += (item === undefined ? 0 : 1) - (before === undefined ? 0 : 1);
-      group.operations.push(
-        item === undefined ? { type: 'del', key: itemKey(key) } : { type: 'put', key: itemKey(key), value: item },
-      );
-      group.bytes += item?.length ?? 0;
-      this.#overlay.set(key, { item: event.type === 'put' ? event.item : undefined, revision });
-    }
-    this.#digest = { keys, crcs: crcs >>> 0 };
-    const row = encodeRow(revision, this.#digest, events, items);
-    group.operations.push({ type: 'put', key: rowKey(revision), value: row });
-    group.revisions.push({ revision, events, rowBytes: row.length });
-    group.bytes += row.length;
-    this.#pendingBytes += row.length;
-    this.#pendingTransactions++;
-    this.#decided = revision;
-    this.#rememberRow(row.length);
-    this.#leases.applied(events);
-    return group;
-  }
-
-  #rememberRow(bytes: number): void {
-    this.#rowBytes.push(bytes);
-    this.#historyBytes += bytes;
-  }
-
-  /** The group that takes the next transaction; it will be written. */
-  #openGroup(): Group {
-    if (
-      this.#open === undefined ||
-      this.#open.revisions.length >= BATCH_TRANSACTIONS ||
-      this.#open.bytes >= BATCH_BYTES
-    ) {
-      this.#open = newGroup();
-      this.#last = this.#open;
-      this.#groups.push(this.#open);
-    }
-    this.#writing ??= this.#writeGroups();
-    return this.#open;
-  }
-
-  /** Writes groups one after another until none is left. */
-  async #writeGroups(): Promise<void> {
-    await Promise.resolve(); // What is started in the same turn goes along.
-    for (let group = this.#groups.shift(); group !== undefined; group = this.#groups.shift()) {
-      if (group === this.#open) this.#open = undefined;
-      this.#finishBatch(group);
-      try {
-        await this.#database.write(group.operations);
-      } catch (error) {
-        this.#fail('a write of the metadata store failed', error, group);
-        break;
-      }
-      if (this.#failure !== undefined) {
-        group.reject(this.#failure); // The witness has failed meanwhile.
-        break;
-      }
-      this.#landed(group);
-    }
-    this.#writing = undefined;
-  }
-
-  /** Adds what the batch says about the store as a whole. */
-  #finishBatch({ operations, revisions }: Group): void {
-    const newest = revisions.at(-1)?.revision;
-    if (newest !== undefined) operations.push({ type: 'put', key: NEWEST_KEY, value: encodeMark(NEWEST_KEY, newest) });
-    const floor = this.#floor;
-    this.#dropHistory(operations);
-    if (this.#floor > floor)
-      operations.push({ type: 'put', key: FLOOR_KEY, value: encodeMark(FLOOR_KEY, this.#floor) });
-  }
-
-  /** Moves the floor, up to the newest durable revision at most: that row stays. */
-  #dropHistory(operations: BatchOperation[]): void {
-    const start = this.#floor;
-    while (this.#floor < this.#durable) {
-      const tooLong = this.#rowBytes.length > HISTORY_REVISIONS || this.#historyBytes > HISTORY_BYTES;
-      const drop = this.#floor < this.#wantedFloor || (tooLong && this.#floor - start < DROPPED_PER_BATCH);
-      if (!drop) return;
-      operations.push({ type: 'del', key: rowKey(this.#floor) });
-      this.#historyBytes -= this.#rowBytes.shift() ?? 0;
-      this.#recent.delete(this.#floor);
-      this.#floor++;
-    }
-  }
-
-  #landed(group: Group): void {
-    for (const { revision, events, rowBytes } of group.revisions) {
-      for (const event of events) {
-        const key = eventKey(event);
-        if (this.#overlay.get(key)?.revision === revision) this.#overlay.delete(key);
-      }
-      if (rowBytes <= RECENT_ROW_BYTES) this.#recent.set(revision, events);
-      this.#recent.delete(revision - RECENT_REVISIONS);
-      this.#pendingBytes -= rowBytes;
-      this.#pendingTransactions--;
-      this.#durable = revision;
-    }
-    if (this.#last === group) this.#last = undefined;
-    if (group.revisions.length > 0) this.#witness.note(this.#durable);
-    group.resolve();
-    this.#followers.wake();
-  }
-
-  /** Nothing is acknowledged from here on. */
-  #fail(what: string, cause: unknown, group?: Group): void {
-    if (this.#failure !== undefined) return;
-    const text = `${what}: ${toMagnetarError(cause).message}; nothing more is accepted`;
-    const failure = new MagnetarError('STORE_FAILED', text, { cause });
-    this.#failure = failure;
-    group?.reject(failure);
-    for (let waiting = this.#groups.shift(); waiting !== undefined; waiting = this.#groups.shift())
-      waiting.reject(failure);
-    this.#environment.logger.error('the metadata store has failed', { error: failure });
-    this.#held.close();
-    this.#leases.close();
-    this.#followers.wake();
-    this.#environment.fatal(failure);
-  }
-
-  /** For the witness. */
-  witnessFailed(error: unknown): void {
-    this.#fail('a write of the metadata store’s witness failed', error);
-  }
-
-  // Leases.
-
-  async grantLease(ttl: Millis): Promise<Lease> {
-    this.#check();
-    checkTtl(ttl);
-    return await Promise.resolve(this.#held.grant(ttl));
-  }
-
-  /** Deletes keys in as many transactions as it takes, all decided at once. */
-  async deleteKeys(keys: readonly string[]): Promise<void> {
-    if (this.#failure !== undefined || this.#closing !== undefined) return;
-    await Promise.all(deletions(keys).map(async (writes) => await this.#submit([], writes)));
-  }
-
-  async close(): Promise<void> {
-    this.#closing ??= this.#closeAll();
-    await this.#closing;
-  }
-
-  async #closeAll(): Promise<void> {
-    await Promise.resolve(); // `#closing` is set from here on.
-    this.#held.close();
-    this.#leases.close();
-    this.#followers.wake();
-    await this.#writing;
-    try {
-      await this.#witness.close(this.#failure === undefined ? this.#durable : undefined);
-    } finally {
-      await this.#database.close();
-    }
-  }
-}
+/** LevelDB needs so much room to be opened and to work for a while: its log is written anew, at 4 MiB. Kept in a file. */
+const ROOM_BYTES = 16_777_216;
+/** How often it is looked for while nothing is written; and while there is no room to keep. */
+const POLL_MS = 500;
+const KEEP_MS = 5_000;
 
 /** What a level store is opened with. `open` opens the database in a folder, and makes it if it may. */
 export interface LevelStoreOptions {
@@ -450,32 +43,247 @@ export interface LevelStoreOptions {
   readonly open?: (folder: string, options: { create: boolean }) => Promise<Database>;
 }
 
+class SturdyStore implements MetadataStore, History {
+  readonly #options: LevelStoreOptions;
+  readonly #environment: Environment;
+  readonly #followers = new Followers();
+  readonly #leases: LeaseTable;
+  readonly #held: HeldLeases;
+  /** Undefined while the database is closed, to be opened anew. */
+  #store: LevelStore | undefined;
+  /** Why nothing is written. */
+  #full: MagnetarError | undefined;
+  /** Some room is kept in a file. */
+  #kept = false;
+  /** Set for good. */
+  #failure: MagnetarError | undefined;
+  readonly #reserve: RoomReserve;
+  #reopening: Promise<void> | undefined;
+  #poll: Timer | undefined;
+  #closing: Promise<void> | undefined;
+
+  constructor(options: LevelStoreOptions) {
+    this.#options = options;
+    this.#environment = options.environment;
+    const { clock, random, disk } = options.environment;
+    this.#reserve = new RoomReserve(disk, `${options.folder}/reserve`, ROOM_BYTES);
+    this.#leases = new LeaseTable({ clock, random, deleteKeys: async (keys) => await this.#deleteKeys(keys) });
+    this.#held = new HeldLeases(clock, this.#leases);
+  }
+
+  /** Opens the database, and checks all that is in it. Keys that hang on no lease of this process are deleted. */
+  async open(): Promise<void> {
+    const { folder, environment, open = openDatabase } = this.#options;
+    const { clock, disk } = environment;
+    const path = `${folder}/witness`;
+    const witnessed = await prepareFolder(environment, folder, path);
+    if ((await disk.space(folder)).freeBytes < ROOM_BYTES) await this.#reserve.release();
+    // LevelDB must not make a new database where there was one: it would clear away what is left of that.
+    const database = await open(`${folder}/level`, { create: witnessed === undefined });
+    let witness: Witness | undefined;
+    try {
+      const found = await checkStore(database, witnessed);
+      const witnessFailed = (error: unknown): void => store.fail(error);
+      witness = await Witness.open({ disk, clock, path, failed: witnessFailed }, found.newest);
+      const landed = (): void => this.#followers.wake();
+      const failed = (cause: unknown): MagnetarError => this.#failed(cause);
+      const store = new LevelStore({ database, witness, leases: this.#leases, landed, failed }, found);
+      this.#full = undefined;
+      this.#store = store;
+      await this.#deleteKeys(this.#leases.adopt(found.leased)).catch((error: unknown) => {
+        if (!hasCode(error, 'DISK_FULL')) throw error; // else it is opened again, sooner or later
+      });
+      this.#pollLater();
+    } catch (error) {
+      this.#store = undefined;
+      await witness?.close(undefined);
+      await database.close();
+      throw error;
+    }
+  }
+
+  readonly #check = (): void => {
+    if (this.#closing !== undefined) throw new MagnetarError('ALREADY_CLOSED', 'the metadata store is closed');
+    if (this.#failure !== undefined) throw this.#failure;
+  };
+
+  #failed(cause: unknown): MagnetarError {
+    const { folder, environment } = this.#options;
+    const { message } = toMagnetarError(cause);
+    if (isDiskFull(cause)) {
+      const text = `the metadata store cannot write because its disk is full: ${folder} needs ${ROOM_BYTES} bytes: ${message}`;
+      this.#full = new MagnetarError('DISK_FULL', text, { details: { folder, neededBytes: `${ROOM_BYTES}` }, cause });
+      environment.logger.warn('nothing is written to the metadata until there is room', { error: this.#full });
+      if (this.#reopening === undefined) {
+        this.#poll?.cancel();
+        this.#poll = undefined;
+      }
+      this.#pollLater();
+      return this.#full;
+    }
+    const text = `a write of the metadata store failed: ${message}; nothing more is accepted`;
+    return this.#end(new MagnetarError('STORE_FAILED', text, { cause }));
+  }
+
+  /** Nothing is acknowledged from here on. */
+  #end(failure: MagnetarError): MagnetarError {
+    this.#failure = failure;
+    this.#held.close();
+    this.#leases.close();
+    this.#followers.wake();
+    this.#environment.fatal(failure);
+    return failure;
+  }
+
+  // After the disk was full.
+
+  /** Looks for room: to write again, or to keep some for the next time. */
+  #pollLater(): void {
+    if (this.#closing !== undefined || this.#failure !== undefined || this.#poll !== undefined) return;
+    const look = (): void => {
+      const work = this.#full === undefined ? this.#keepRoom() : this.#reopen();
+      this.#reopening = work.finally(() => {
+        this.#reopening = undefined;
+        this.#poll = undefined;
+        if (!this.#kept || this.#full !== undefined) this.#pollLater();
+      });
+    };
+    const ms = this.#full === undefined ? KEEP_MS : this.#kept ? 0 : POLL_MS;
+    this.#poll = this.#environment.clock.after(ms, look, { unref: true });
+  }
+
+  /** Never rejects. */
+  async #keepRoom(): Promise<void> {
+    const { disk, logger } = this.#environment;
+    const { folder } = this.#options;
+    try {
+      const { freeBytes } = await disk.space(folder);
+      this.#kept = freeBytes >= 2 * ROOM_BYTES && (await this.#reserve.restore());
+    } catch (error) {
+      logger.warn('no room can be kept for the metadata', { folder, error });
+    }
+  }
+
+  /** Opens the database anew if there is room, or some was kept. Never rejects. */
+  async #reopen(): Promise<void> {
+    const { logger, disk } = this.#environment;
+    const { folder } = this.#options;
+    try {
+      this.#kept = false;
+      const hadSome = await this.#reserve.release();
+      const { freeBytes } = await disk.space(folder);
+      // Only a write tells whether there is room: a quota is not seen otherwise.
+      if (!hadSome && (freeBytes < ROOM_BYTES || !(await this.#reserve.restore()))) return;
+      await this.#reserve.release();
+      const before = this.#store;
+      this.#store = undefined;
+      await before?.close();
+      await this.open();
+      logger.info('the metadata is written again', { folder, freeBytes });
+    } catch (error) {
+      if (isDiskFull(error)) logger.warn('the metadata cannot be opened for want of room', { error });
+      else this.#end(toMagnetarError(error));
+    }
+    this.#followers.wake();
+  }
+
+  /** The store over the open database. @throws DISK_FULL while it cannot be opened */
+  async #current(): Promise<LevelStore> {
+    if (this.#store === undefined) await this.#reopening;
+    return this.#opened();
+  }
+
+  // What a store does.
+
+  /** Reads, once more when the database was closed below the read. */
+  async #read<Result>(read: (store: LevelStore) => Promise<Result>): Promise<Result> {
+    for (;;) {
+      const store = await this.#current();
+      try {
+        return await read(store);
+      } catch (error) {
+        if (store === this.#store) throw error;
+      }
+    }
+  }
+
+  async get(keys: readonly string[]): Promise<{ revision: Revision; items: readonly (KeyValue | undefined)[] }> {
+    return await this.#read(async (store) => await store.get(keys));
+  }
+
+  async range(query: RangeQuery): Promise<RangeResult> {
+    return await this.#read(async (store) => await store.range(query));
+  }
+
+  async transact(compares: readonly Compare[], writes: readonly Write[]): Promise<TransactResult> {
+    return await this.#opened().transact(compares, writes);
+  }
+
+  async compact(below: Revision): Promise<void> {
+    await this.#opened().compact(below);
+  }
+
+  #opened(): LevelStore {
+    this.#check();
+    if (this.#store !== undefined) return this.#store;
+    throw this.#full ?? new MagnetarError('UNAVAILABLE', 'the metadata store is being opened');
+  }
+
+  async #deleteKeys(keys: readonly string[]): Promise<void> {
+    await this.#store?.deleteKeys(keys);
+  }
+
+  get floor(): number {
+    return this.#store?.floor ?? 0;
+  }
+
+  get newest(): number {
+    return this.#store?.newest ?? 0;
+  }
+
+  changes(revision: number): readonly WatchEvent[] {
+    return this.#store?.changes(revision) ?? [];
+  }
+
+  watch(options: { prefix: string; from?: Revision; signal: AbortSignal }): AsyncIterable<WatchBatch> {
+    const { prefix, from = this.newest + 1, signal } = options;
+    const { clock } = this.#environment;
+    return follow({ history: this, followers: this.#followers, clock, check: this.#check, prefix, from, signal });
+  }
+
+  async grantLease(ttl: Millis): Promise<Lease> {
+    this.#check();
+    checkTtl(ttl);
+    return await Promise.resolve(this.#held.grant(ttl));
+  }
+
+  async close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    await this.#closing;
+  }
+
+  async #closeAll(): Promise<void> {
+    await Promise.resolve(); // `#closing` is set from here on.
+    this.#poll?.cancel();
+    this.#held.close();
+    this.#leases.close();
+    this.#followers.wake();
+    await this.#reopening;
+    this.#poll?.cancel();
+    await this.#store?.close();
+  }
+}
+
 /**
  * The metadata store of one process, on LevelDB. It reads and checks everything that it holds before it opens: a store from
  * which anything is missing is refused. Leases of the process before are over: their keys are deleted.
  *
- * @throws FOLDER_IN_USE, FOLDER_NOT_WRITABLE, METADATA_DAMAGED (naming revision or key), STORE_FAILED
+ * @throws FOLDER_IN_USE, FOLDER_NOT_WRITABLE, METADATA_DAMAGED (naming revision or key), DISK_FULL, STORE_FAILED
  */
 export async function openLevelStore(options: LevelStoreOptions): Promise<MetadataStore> {
-  const { environment, folder, open = openDatabase } = options;
-  const { clock, disk } = environment;
-  const path = `${folder}/witness`;
-  const witnessed = await prepareFolder(environment, folder, path);
-  // LevelDB must not make a new database where there was one: it would clear away what is left of that.
-  const database = await open(`${folder}/level`, { create: witnessed === undefined });
-  let witness: Witness | undefined;
-  try {
-    const found = await checkStore(database, witnessed);
-    const failed = (error: unknown): void => store.witnessFailed(error);
-    witness = await Witness.open({ disk, clock, path, failed }, found.newest);
-    const store = new LevelStore(environment, database, witness, found);
-    await store.deleteKeys(found.leased);
-    return store;
-  } catch (error) {
-    await witness?.close(undefined);
-    await database.close();
-    throw error;
-  }
+  const store = new SturdyStore(options);
+  await store.open();
+  return store;
 }
 
 async function prepareFolder({ disk }: Environment, folder: string, path: string): Promise<number | undefined> {

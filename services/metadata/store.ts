@@ -3,8 +3,8 @@
  *
  * Keys are strings that sort by their UTF-8 bytes; values are opaque bytes. Every transaction that writes gets the next
  * revision; all its writes carry it. Errors of every method: UNAVAILABLE (may be tried again; a `transact` that failed
- * with it may have happened), DEADLINE_EXCEEDED (likewise), ALREADY_CLOSED, METADATA_DAMAGED, STORE_FAILED (a write of the
- * store's own disk has failed: nothing is accepted any more).
+ * with it may have happened), DEADLINE_EXCEEDED and DISK_FULL (likewise), ALREADY_CLOSED, METADATA_DAMAGED, STORE_FAILED (a write
+ * of the store's own disk has failed: nothing is accepted any more).
  */
 import type { Millis, Revision } from '../lib/ids.ts';
 

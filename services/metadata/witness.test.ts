@@ -70,3 +70,24 @@ test('a failed sync is reported', async () => {
   await new Promise((resolve) => setImmediate(resolve));
   expect(failures).toEqual([failure]);
 });
+
+test('no room for it is no failure: it is written when there is some', async () => {
+  const { disk, clock, witness, failures } = await setUp();
+  let full = true;
+  disk.before = ({ operation }) => {
+    if (operation === 'write' && full) throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+  };
+  witness.note(5);
+  for (let second = 0; second < 3; second++) {
+    clock.advance(1_000);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(await Witness.read({ disk, path })).toBe(0);
+  full = false;
+  clock.advance(1_000);
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(await Witness.read({ disk, path })).toBe(5);
+  full = true;
+  await witness.close(6);
+  expect([await Witness.read({ disk, path }), failures, clock.pendingTimers]).toEqual([5, [], 0]);
+});

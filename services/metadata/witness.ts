@@ -1,7 +1,7 @@
 /**
  * The witness of a store: a small file beside it that says which revision was durable some moment ago. LevelDB forgets the end
  * of its log when a bit of it has flipped, and opens an emptied folder as a new one; the witness tells. It is a lower bound:
- * written after the fact, at most once per second, and at close.
+ * written after the fact, at most once per second, and at close. Where there is no room for it, it stays as it is until there is.
  *
  *   two slots, at 0 and 512, written by turns, so that one is whole at every moment
  *       0  "MGNRWITN" | 8  u64 revision | 16  u32 format (1) | 20  u32 CRC32C of the 20 bytes before
@@ -9,7 +9,7 @@
 import { posix } from 'node:path';
 import { crc32c } from '../lib/crc32c.ts';
 import type { Clock, Timer } from '../runtime/clock.ts';
-import type { Disk, DiskFile } from '../runtime/disk.ts';
+import { type Disk, type DiskFile, isDiskFull } from '../runtime/disk.ts';
 
 const MAGIC = Buffer.from('MGNRWITN');
 const FORMAT = 1;
@@ -91,7 +91,12 @@ export class Witness {
 
   readonly #writeNoted = (): void => {
     this.#timer = undefined;
-    this.#writing = this.#writing.then(async () => await this.#write(this.#noted)).catch(this.#failed);
+    this.#writing = this.#writing
+      .then(async () => await this.#write(this.#noted))
+      .catch((error: unknown) => {
+        if (isDiskFull(error)) this.note(this.#noted);
+        else this.#failed(error);
+      });
   };
 
   async #write(revision: number): Promise<void> {
@@ -106,8 +111,11 @@ export class Witness {
   async close(revision: number | undefined): Promise<void> {
     this.#timer?.cancel();
     await this.#writing;
+    this.#timer?.cancel();
     try {
       if (revision !== undefined) await this.#write(revision);
+    } catch (error) {
+      if (!isDiskFull(error)) throw error;
     } finally {
       await this.#file.close();
     }
