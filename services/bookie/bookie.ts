@@ -229,6 +229,12 @@ class StoreBookie implements LocalBookie {
     return this.#damage.all;
   }
 
+  onFull(changed: () => void): () => void {
+    const { listeners } = this.#space;
+    listeners.add(changed);
+    return () => listeners.delete(changed);
+  }
+
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
     let state: LedgerState;
     try {

@@ -47,6 +47,10 @@ export class MeasuredBookie implements LocalBookie {
     return this.#bookie.full;
   }
 
+  onFull(changed: () => void): () => void {
+    return this.#bookie.onFull?.(changed) ?? (() => {});
+  }
+
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
     const receivedAt = this.#clock.monotonic();
     this.#bookie.append(entry, (error) => {

@@ -49,11 +49,13 @@ export class SpaceWatch {
   /** It was open for a while. */
   #begun = false;
   #closed = false;
+  /** What is being done again and again, and those who wait for the next try. */
+  #persisting = 0;
   #waiters: (() => void)[] = [];
   /** Writes something into the space that entries go to next; rejects when the disk takes nothing. */
   probe: () => Promise<void> = async () => await Promise.resolve();
-  /** Called when entries are refused from now on, or no longer. */
-  changed: () => void = () => {};
+  /** Told when entries are refused from now on, or no longer. */
+  readonly listeners: Set<() => void> = new Set();
 
   constructor(options: SpaceWatchOptions) {
     this.#options = options;
@@ -101,14 +103,19 @@ export class SpaceWatch {
 
   /** Looks at the room. Never rejects. */
   check(): Promise<void> {
+    return this.#checkOnce(false);
+  }
+
+  #checkOnce(polled: boolean): Promise<void> {
     if (this.#closed) return Promise.resolve();
-    this.#checking ??= this.#check().finally(() => {
+    this.#checking ??= this.#check(polled).finally(() => {
       this.#checking = undefined;
     });
     return this.#checking;
   }
 
-  async #check(): Promise<void> {
+  /** Entries are taken again after a poll alone: whatever a disk says, it is not asked all the time. */
+  async #check(polled: boolean): Promise<void> {
     const { environment, folder } = this.#options;
     this.#unchecked = 0;
     this.#checkedAt = environment.clock.monotonic();
@@ -117,7 +124,7 @@ export class SpaceWatch {
       const { freeBytes, totalBytes } = this.#space;
       const short = totalBytes > 0 && freeBytes < this.#reserve * (this.#full === undefined ? 1 : RESUME_FACTOR);
       if (short) this.#turnFull();
-      else if (this.#full !== undefined) await this.#resume();
+      else if (this.#full !== undefined && polled && this.#persisting === 0) await this.#resume();
       await this.#keep(freeBytes);
     } catch (error) {
       environment.logger.warn('the room on the disk of the bookie is not known', { folder, error });
@@ -152,7 +159,8 @@ export class SpaceWatch {
       environment.logger.warn('the disk is full; entries are refused until there is room', { error: this.#full });
       this.#poll?.cancel();
       this.#poll = undefined;
-      this.changed();
+      this.#pollLater();
+      this.#tell();
     }
     return this.#full;
   }
@@ -172,7 +180,11 @@ export class SpaceWatch {
     const { environment, folder, id } = this.#options;
     const { freeBytes } = this.#space;
     environment.logger.info('there is room on the disk; entries are taken again', { bookie: id, folder, freeBytes });
-    this.changed();
+    this.#tell();
+  }
+
+  #tell(): void {
+    for (const listener of this.listeners) listener();
   }
 
   #pollLater(): void {
@@ -181,7 +193,7 @@ export class SpaceWatch {
       this.#poll = undefined;
       this.#begun = true;
       // What failed may succeed with less room than entries need.
-      void this.check().then(() => this.#wake());
+      void this.#checkOnce(true).then(() => this.#wake());
     };
     const ms = this.#full === undefined ? KEEP_MS : POLL_MS;
     this.#poll = this.#options.environment.clock.after(ms, again, { unref: true });
@@ -193,17 +205,22 @@ export class SpaceWatch {
 
   /** Does something that may fail for want of room, again and again until it does not, or until this is closed. */
   async persist(work: () => Promise<void>): Promise<void> {
-    for (;;) {
-      try {
-        await work();
-        return;
-      } catch (error) {
-        if (!isDiskFull(error)) throw error;
-        this.refused(error);
-        if (this.#closed) throw error;
-        await new Promise<void>((resolve) => this.#waiters.push(resolve));
-        if (this.#closed) throw error;
+    this.#persisting++;
+    try {
+      for (;;) {
+        try {
+          await work();
+          return;
+        } catch (error) {
+          if (!isDiskFull(error)) throw error;
+          this.refused(error);
+          if (this.#closed) throw error;
+          await new Promise<void>((resolve) => this.#waiters.push(resolve));
+          if (this.#closed) throw error;
+        }
       }
+    } finally {
+      this.#persisting--;
     }
   }
 

@@ -1,7 +1,7 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { MemoryBudget } from '../runtime/memory.ts';
 import { MAX_FRAME_BYTES } from '../wire/server.ts';
-import type { AckLogLimits } from './topic/ack-log.ts';
+import type { AckLogLimits } from './topic/ack-limits.ts';
 
 /** What can be set about a broker. Every bound is in items or bytes; times in milliseconds. */
 export interface BrokerOptions {

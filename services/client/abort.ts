@@ -1,4 +1,4 @@
-import { MagnetarError } from '../lib/errors.ts';
+import { type ErrorCode, hasCode, MagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 
 /** What every method that waits takes. */
@@ -46,6 +46,11 @@ export async function withDeadline<T>(clock: Clock, ms: number, work: Promise<T>
   } finally {
     timer.cancel();
   }
+}
+
+/** The code of what was tried again until it was too late: a full disk is named, whatever else stood in the way is a matter of time. */
+export function codeOfTimeout(reason: MagnetarError | undefined): ErrorCode {
+  return hasCode(reason, 'DISK_FULL') ? 'DISK_FULL' : 'DEADLINE_EXCEEDED';
 }
 
 /** A promise with its ends in hand. */

@@ -3,7 +3,7 @@ import type { Timer } from '../runtime/clock.ts';
 import type { AckReceipt } from '../wire/frames.ts';
 import { fromWireError } from '../wire/status.ts';
 import type { Deferred } from './abort.ts';
-import { deferred } from './abort.ts';
+import { codeOfTimeout, deferred } from './abort.ts';
 import type { ClientEnvironment } from './environment.ts';
 import type { SealedAck } from './protocol/ack-window.ts';
 import { AckWindow } from './protocol/ack-window.ts';
@@ -32,6 +32,8 @@ export class AckSender {
   /** Until it fires, nothing is sent: the broker had refused for the time being. */
   #pause: Timer | undefined;
   #attempt = 0;
+  /** What the broker refused with since something was confirmed. */
+  #refusal: MagnetarError | undefined;
 
   constructor(options: AckSenderOptions) {
     this.#options = options;
@@ -71,6 +73,7 @@ export class AckSender {
   receipt(receipt: AckReceipt): void {
     if (receipt.error === undefined) {
       this.#attempt = 0;
+      this.#refusal = undefined;
       for (const ack of this.#window.confirmed(receipt.ackId)) ack.waiter.resolve();
       return;
     }
@@ -80,6 +83,7 @@ export class AckSender {
       ack.waiter.reject(fromWireError(receipt.error));
       return;
     }
+    this.#refusal = fromWireError(receipt.error);
     this.#window.again(ack);
     const { environment, ready } = this.#options;
     const resume = (): void => {
@@ -110,8 +114,9 @@ export class AckSender {
     this.#sweep = undefined;
     const { environment, timeoutMs, subscription } = this.#options;
     const now = environment.clock.monotonic();
-    const text = `acknowledging on subscription ${subscription} was not confirmed within operationTimeoutMs, ${timeoutMs} ms`;
-    const error = new MagnetarError('DEADLINE_EXCEEDED', text);
+    const why = this.#refusal === undefined ? '' : ` (${this.#refusal.message})`;
+    const text = `acknowledging on subscription ${subscription} was not confirmed within operationTimeoutMs, ${timeoutMs} ms${why}`;
+    const error = new MagnetarError(codeOfTimeout(this.#refusal), text);
     for (const waiter of this.#window.giveUp(({ deadline }) => deadline <= now)) waiter.reject(error);
     const deadline = this.#window.oldest?.deadline;
     if (deadline === undefined) return;

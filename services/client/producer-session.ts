@@ -71,7 +71,7 @@ export class ProducerSession implements PublishMember {
     return this.#granted.promise;
   }
 
-  /** Why it is not open: the last refusal, or why there is no stream. */
+  /** Why nothing is stored: the last refusal since something was, or why there is no stream. */
   get lastError(): MagnetarError | undefined {
     return this.#lastError ?? this.#channel.lastError;
   }
@@ -179,7 +179,6 @@ export class ProducerSession implements PublishMember {
     }
     this.#name = answer.name;
     this.#state = 'open';
-    this.#lastError = undefined;
     if (answer.lastSequenceId !== undefined) this.#cutAt(answer.lastSequenceId);
     if (!this.#grantedOnce) {
       this.#grantedOnce = true;
@@ -199,6 +198,7 @@ export class ProducerSession implements PublishMember {
     const full = this.#windowFull;
     if (receipt.error === undefined) {
       this.#attempt = 0;
+      this.#lastError = undefined;
       this.window.settle();
       if (batch !== undefined) this.#events?.stored(batch, receipt);
     } else this.#refused(batch, receipt.error);

@@ -342,6 +342,23 @@ describe('time-outs', () => {
     expect(broker.streamsOpened).toBe(1);
   });
 
+  test('a full disk is named as the reason, after retries, until something is stored', async () => {
+    let tries = 0;
+    broker.hooks.batch = () => {
+      tries++;
+      return { refuse: 'DISK_FULL', retryable: true };
+    };
+    const p = await producer({ sendTimeoutMs: 300 });
+    const error = await rejection(p.send({ data: 'a' }));
+    expect(error.code).toBe('DISK_FULL');
+    expect(error.message).toMatch(/within sendTimeoutMs, 300 ms.*refused by the test: DISK_FULL/);
+    expect(tries).toBeGreaterThan(1);
+    broker.hooks.batch = () => 'store';
+    await p.send({ data: 'b' });
+    broker.hooks.batch = () => 'ignore';
+    expect((await rejection(p.send({ data: 'c' }))).code).toBe('DEADLINE_EXCEEDED');
+  });
+
   test('what was not sent says so, and why', async () => {
     const lost = deferred<void>();
     const logger = { ...silentLogger, warn: () => lost.resolve() };

@@ -4,7 +4,7 @@ import type { Timer } from '../runtime/clock.ts';
 import type { Compression } from '../wire/compression.ts';
 import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
-import { abortReason, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
+import { abortReason, codeOfTimeout, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
 import type { Batch } from './batch.ts';
 import { Batcher } from './batcher.ts';
 import type { ProducerMessage } from './message.ts';
@@ -121,11 +121,11 @@ export class Producer implements AsyncDisposable {
    * it sends, or bounds what it has not awaited, never sees that.
    *
    * `data` is copied before `send` returns, unless the message waits for room: then it is borrowed until there is some.
-   * After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED), so that none of them
-   * is stored out of order; what had been sent may have been stored. Aborting ends the wait; a message that already had
+   * After `sendTimeoutMs` the message is given up together with all behind it (DEADLINE_EXCEEDED, or DISK_FULL when that is
+   * why), so that none of them is stored out of order; what had been sent may have been stored. Aborting ends the wait; a message that already had
    * room is stored nevertheless.
    *
-   * @throws MagnetarError INVALID_ARGUMENT, MESSAGE_TOO_LARGE, QUEUE_FULL, DEADLINE_EXCEEDED, ALREADY_CLOSED, or why
+   * @throws MagnetarError INVALID_ARGUMENT, MESSAGE_TOO_LARGE, QUEUE_FULL, DEADLINE_EXCEEDED, DISK_FULL, ALREADY_CLOSED, or why
    *   the broker refuses
    */
   send(message: ProducerMessage, options?: WaitOptions): Promise<MessageId> {
@@ -391,7 +391,7 @@ export class Producer implements AsyncDisposable {
     this.#giveUp((attempted) => {
       const fate = attempted ? 'it may have been stored' : 'it was not sent';
       const text = `not stored on ${this.topic} within sendTimeoutMs, ${sendTimeoutMs} ms, or behind such a message; ${fate}${why}`;
-      return new MagnetarError('DEADLINE_EXCEEDED', text);
+      return new MagnetarError(codeOfTimeout(reason), text);
     });
   }
 

@@ -24,7 +24,7 @@ import type {
 import { Outbox } from '../wire/outbox.ts';
 import { clientOptions } from '../wire/server.ts';
 import { bookieService, type StreamMethod } from '../wire/services.ts';
-import { fromStatus } from '../wire/status.ts';
+import { fromStatus, fromWireError } from '../wire/status.ts';
 import { RequestTable } from './request-table.ts';
 
 const PROTOCOL_VERSION = 1;
@@ -53,6 +53,8 @@ export class BookieConnection {
   readonly reads: RequestTable<ReadItem, EntriesResult | WireLacResult>;
   readonly #options: ConnectionOptions;
   readonly #client: Client;
+  /** Why the bookie takes no entries. */
+  full: MagnetarError | undefined;
   readonly #ends: (() => void)[] = [];
   readonly #deadline: Timer;
   #handshakes = 0;
@@ -139,6 +141,7 @@ export class BookieConnection {
   }
 
   #onAppendResponse(response: AppendResponse, opened: (hello: ServerHello) => void): void {
+    if (response.full !== undefined) this.full = response.full.code === '' ? undefined : fromWireError(response.full);
     for (const result of response.results ?? []) this.appends.take(result.request).answer(result);
     this.#credits(this.appends, response, opened);
   }

@@ -86,12 +86,17 @@ export class BookieLane {
     return this.bookie.id;
   }
 
-  /** False when it cannot be reached, or lags so far that copies are dropped. */
-  get available(): boolean {
-    return this.bookie.available && !this.#full;
+  /** Why the bookie takes no entries, if it has no room. */
+  get full(): MagnetarError | undefined {
+    return this.bookie.full;
   }
 
-  get #full(): boolean {
+  /** False when it cannot be reached, has no room, or lags so far that copies are dropped. */
+  get available(): boolean {
+    return this.bookie.available && !this.#lags;
+  }
+
+  get #lags(): boolean {
     return this.#laggingBytes >= this.#limits.laggingBytes;
   }
 
@@ -106,7 +111,7 @@ export class BookieLane {
   }
 
   append(copy: Copy): void {
-    if (this.#full) {
+    if (this.#lags) {
       const message = `bookie ${this.id} lags by ${this.#laggingBytes} bytes; at most ${this.#limits.laggingBytes} are kept for it`;
       this.#environment.clock.nextTurn(() => copy.settled(new MagnetarError('QUEUE_FULL', message)));
       return;

@@ -81,6 +81,8 @@ export interface Bookie {
   readonly available: boolean;
   /** DISK_FULL while its disk has no room for entries: it serves reads and fences, and takes the rewrites of recovery. */
   readonly full?: MagnetarError | undefined;
+  /** Calls back whenever `full` has changed, until the function is called that it returns. */
+  onFull?(changed: () => void): () => void;
   /** 16 random bytes that its folder was given when it was made (LP-27). Undefined: it has no folder of its own. */
   readonly instance?: Buffer;
   /**

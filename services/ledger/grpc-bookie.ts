@@ -62,7 +62,11 @@ class GrpcBookie implements RemoteBookie {
   }
 
   get available(): boolean {
-    return this.#connection?.ready === true;
+    return this.#connection?.ready === true && this.full === undefined;
+  }
+
+  get full(): MagnetarError | undefined {
+    return this.#connection?.full;
   }
 
   #connect(): void {
@@ -104,7 +108,7 @@ class GrpcBookie implements RemoteBookie {
   }
 
   append(entry: AppendEntry, done: (error?: MagnetarError) => void): void {
-    const connection = this.#ready();
+    const connection = (entry.recovery ? undefined : this.full) ?? this.#ready();
     if (connection instanceof MagnetarError) {
       this.#environment.clock.nextTurn(() => done(connection));
       return;

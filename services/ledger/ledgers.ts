@@ -26,7 +26,8 @@ export interface LedgerWriter {
    * Appends an entry; returns its id. The pieces are frozen from now on. `done` is called exactly once, never before this
    * returns: strictly in order of entry ids without an error (LP-4), or, once the writer has failed, with the error for
    * every pending entry in order. LEDGER_FENCED: another client has taken the ledger; whether the entry survives is
-   * unknown (LP-6). NOT_ENOUGH_BOOKIES: the ack quorum cannot be reached; close the ledger, go on in another.
+   * unknown (LP-6). NOT_ENOUGH_BOOKIES,
+   * DISK_FULL: the ack quorum cannot be reached; close the ledger, go on in another.
    * LEDGER_CLOSED: closed by this client.
    */
   append(payload: readonly Buffer[], done: (error?: MagnetarError) => void): EntryId;
@@ -73,7 +74,8 @@ export interface Ledgers {
   /**
    * Creates a ledger. Its metadata is written in one transaction together with `writes`, if `compares` hold, so that a
    * list of ledgers and the ledger itself appear together; `linkedAs` gets the new ledger's id to build them.
-   * @throws METADATA_CONFLICT (a compare did not hold), NOT_ENOUGH_BOOKIES.
+   * @throws METADATA_CONFLICT (a compare did not hold), NOT_ENOUGH_BOOKIES, DISK_FULL (too few bookies have room; or, as of every
+   * transaction, the metadata has none).
    */
   create(linkedAs: (id: LedgerId) => { compares: readonly Compare[]; writes: readonly Write[] }): Promise<LedgerWriter>;
   /**

@@ -141,12 +141,13 @@ class OpenLedgers implements MeasuredLedgers {
     if (ensemble !== undefined) return ensemble;
     const { ensembleSize, writeQuorum, ackQuorum } = this.#quorum;
     const up = lanes.filter((lane) => lane.available).length;
-    throw new MagnetarError(
-      'NOT_ENOUGH_BOOKIES',
+    const full = lanes.find((lane) => lane.full !== undefined)?.full;
+    const text =
       `${up} of ${lanes.length} bookies are available; ensemble ${ensembleSize} with write quorum ${writeQuorum} ` +
-        `needs ${ackQuorum} of them in every write set`,
-      { details: { available: String(up), known: String(lanes.length), ackQuorum: String(ackQuorum) } },
-    );
+      `needs ${ackQuorum} of them in every write set`;
+    const details = { available: String(up), known: String(lanes.length), ackQuorum: String(ackQuorum) };
+    if (full === undefined) throw new MagnetarError('NOT_ENOUGH_BOOKIES', text, { details });
+    throw new MagnetarError('DISK_FULL', `${text}: ${full.message}`, { details: { ...details, ...full.details } });
   }
 
   #writer(id: LedgerId, metadata: LedgerMetadata): Writer {

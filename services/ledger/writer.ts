@@ -178,7 +178,8 @@ export class Writer implements LedgerWriter {
         const { ackQuorum } = this.#options.metadata.quorum;
         const why = this.#lastError === undefined ? '' : `: ${this.#lastError.message}`;
         const message = `an entry of ledger ${this.ledgerId} cannot reach ${ackQuorum} bookies${why}`;
-        return new MagnetarError('NOT_ENOUGH_BOOKIES', message, { cause: this.#lastError });
+        const code = hasCode(this.#lastError, 'DISK_FULL') ? 'DISK_FULL' : 'NOT_ENOUGH_BOOKIES';
+        return new MagnetarError(code, message, { cause: this.#lastError });
       }
       case 'closed':
         return new MagnetarError('LEDGER_CLOSED', `ledger ${this.ledgerId} is closed`);

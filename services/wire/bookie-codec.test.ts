@@ -56,6 +56,7 @@ const appendResponses: fc.Arbitrary<AppendResponse> = fc.record(
     hello: serverHellos,
     results: fc.array(fc.record({ request: uint32, error: errors }, { requiredKeys: ['request'] }), { maxLength: 5 }),
     credit: credits,
+    full: errors,
   },
   { requiredKeys: [] },
 );

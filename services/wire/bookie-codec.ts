@@ -80,6 +80,7 @@ export const appendResponse: Codec<AppendResponse> = {
     putOptional(writer, 1, frame.hello, writeServerHello);
     putItems(writer, 2, frame.results, writeResult);
     putOptional(writer, 3, frame.credit, writeCredit);
+    putOptional(writer, 4, frame.full, writeError);
     return writer.finish();
   },
 
@@ -88,13 +89,16 @@ export const appendResponse: Codec<AppendResponse> = {
     let hello: ServerHello | undefined;
     const results: AppendResult[] = [];
     let credit: Credit | undefined;
+    let full: WireError | undefined;
     while (reader.next()) {
       if (reader.field === 1) hello = readServerHello(reader.message());
       else if (reader.field === 2) results.push(readResult(reader.message()));
       else if (reader.field === 3) credit = readCredit(reader.message());
+      else if (reader.field === 4) full = readError(reader.message());
       else reader.skip();
     }
-    return hello === undefined && credit === undefined ? { results } : withHello({ results }, hello, credit);
+    const rest = full === undefined ? { results } : { results, full };
+    return hello === undefined && credit === undefined ? rest : withHello(rest, hello, credit);
   },
 };
 

@@ -253,6 +253,8 @@ export interface AppendResponse {
   readonly hello?: ServerHello;
   readonly results?: readonly AppendResult[];
   readonly credit?: Credit;
+  /** Why entries are refused from now on; with an empty code: they no longer are. */
+  readonly full?: WireError;
 }
 
 export interface WireReadEntries {

@@ -44,6 +44,8 @@ export interface SegmentEnd {
 interface Room {
   /** Why ordinary records are not stored at present. */
   readonly full: MagnetarError | undefined;
+  /** Told when `full` has changed. */
+  readonly listeners: Set<() => void>;
   wrote(bytes: number): void;
   /** A write failed for want of room. */
   refused(error: unknown): MagnetarError;
@@ -261,9 +263,6 @@ export class Log<Entry extends LogRecord> {
 
   /** Goes on in the next segment. Where that is not possible for want of room, everything that waits is refused. */
   async #roll(): Promise<void> {
-    const { full } = this.#host.room;
-    // The one before may wait for room to be sealed; fences must not wait with it.
-    if (full !== undefined && this.#sealing !== undefined) return this.#refuseAll(full);
     let next: SegmentFile;
     try {
       next = await this.#prepareNext();
@@ -271,7 +270,9 @@ export class Log<Entry extends LogRecord> {
       if (!isDiskFull(error)) throw error;
       return this.#refuseAll(this.#host.room.refused(error));
     }
-    await this.#sealing; // One at a time: the entries of unsealed segments are held in memory.
+    // One at a time: the entries of unsealed segments are held in memory.
+    const late = await this.#untilSealed();
+    if (late !== undefined) return this.#refuseAll(late);
     const filled = this.#active;
     const end = this.#end();
     this.#sealing = this.#seal(filled, end).finally(() => {
@@ -282,6 +283,24 @@ export class Log<Entry extends LogRecord> {
     this.#directory = NO_DIRECTORY;
     this.#at = DATA_START;
     this.#markedUpTo = DATA_START;
+  }
+
+  /** Waits for the segment before to be sealed; gives up, and returns why, when that waits for room itself. */
+  async #untilSealed(): Promise<MagnetarError | undefined> {
+    const { room } = this.#host;
+    for (let sealing = this.#sealing; sealing !== undefined; sealing = this.#sealing) {
+      if (room.full !== undefined) return room.full;
+      const sealed = sealing;
+      await new Promise<void>((resolve) => {
+        const wake = (): void => {
+          room.listeners.delete(wake);
+          resolve();
+        };
+        room.listeners.add(wake);
+        void sealed.then(wake);
+      });
+    }
+    return undefined;
   }
 
   #refuseAll(full: MagnetarError): void {

@@ -3,9 +3,11 @@ import type { Bookie } from '../../ledger/bookie.ts';
 import { type MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import { appendRequest } from '../../wire/bookie-codec.ts';
 import { FrameGate } from '../../wire/frame-gate.ts';
-import type { AppendRequest, AppendResponse, AppendResult, WireAppendEntry } from '../../wire/frames.ts';
+import type { AppendRequest, AppendResponse, AppendResult, WireAppendEntry, WireError } from '../../wire/frames.ts';
 import { toWireError } from '../../wire/status.ts';
 import { BookieStream, ITEM_BYTES, type StreamOptions } from './bookie-stream.ts';
+
+const NOT_FULL: WireError = { code: '', message: '', retryable: false, details: {} };
 
 /** Serves one append stream. Returns what ends it with an error. */
 export function serveAppends(
@@ -42,11 +44,17 @@ export function serveAppends(
     read: (on) => stream.read(on),
   });
   const stream: BookieStream<AppendResult, AppendResponse> = new BookieStream(call, options, {
-    hello: (hello) => ({ hello }),
+    hello: (hello) => (bookie.full === undefined ? { hello } : { hello, full: toWireError(bookie.full) }),
     answers: (results, credit) => ({ results, credit }),
     frame: (bytes) => gate.enter(bytes),
     waiting: () => gate.waiting > 0,
-    gone: () => gate.close(),
+    gone: () => {
+      gate.close();
+      ignore?.();
+    },
+  });
+  const ignore = bookie.onFull?.(() => {
+    stream.tell({ full: bookie.full === undefined ? NOT_FULL : toWireError(bookie.full) });
   });
   return stream;
 }

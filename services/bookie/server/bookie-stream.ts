@@ -162,6 +162,11 @@ export class BookieStream<Item, Frame> {
     throw new MagnetarError('PROTOCOL_VIOLATION', `${what}; it belongs into the first frame, and there alone`);
   }
 
+  /** Says something that answers nothing. Before the hello, that says it. */
+  tell(frame: Frame): void {
+    if (this.#greeted && !this.#over) this.#call.write(frame);
+  }
+
   /** A request has come. @throws CREDIT_EXCEEDED */
   take(items: number, bytes: number): void {
     this.#creditItems -= items;

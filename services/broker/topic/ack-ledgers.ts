@@ -22,7 +22,7 @@ interface AckLedgersOptions {
 
 /** The same may succeed later, and nobody else has taken over. */
 function transient(error: unknown): boolean {
-  return hasCode(error, 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'NOT_ENOUGH_BOOKIES', 'QUEUE_FULL');
+  return hasCode(error, 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'NOT_ENOUGH_BOOKIES', 'QUEUE_FULL', 'DISK_FULL');
 }
 
 export class AckLedgers {
@@ -46,14 +46,14 @@ export class AckLedgers {
     await delay(environment.clock, backoff(environment.random, attempt, retryFirstMs, retryHighestMs));
   }
 
-  /** Makes a ledger at the end of the list. Tries again until the deadline. */
+  /** Makes a ledger at the end of the list. Tries again until the deadline; not for want of room. @throws DISK_FULL */
   async make(): Promise<LedgerWriter> {
     return this.#persist(() =>
       this.#options.record.createLedger((record, id) => ({ ...record, ackLedgers: [...record.ackLedgers, id] })),
     );
   }
 
-  /** Closes a ledger whose writer has failed, at its last confirmed entry. Tries again until the deadline. */
+  /** Closes a ledger whose writer has failed, at its last confirmed entry. Tries again as `make` does. @throws DISK_FULL */
   async seal(writer: LedgerWriter): Promise<void> {
     await this.#persist(() => writer.close());
   }
@@ -124,7 +124,7 @@ export class AckLedgers {
       try {
         return await task();
       } catch (error) {
-        if (!transient(error)) throw error;
+        if (!transient(error) || hasCode(error, 'DISK_FULL')) throw error;
         if (clock.monotonic() >= end) throw this.#tooLate(error);
         await this.pause(attempt);
       }

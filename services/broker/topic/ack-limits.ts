@@ -1,4 +1,4 @@
-/** Bounds and times. */
+/** Bounds and times of an ack log. */
 export interface AckLogLimits {
   /** A ledger of so many bytes or entries is followed by a new one. */
   readonly rollBytes: number;

@@ -9,13 +9,14 @@ import { type AckLogRecord, ackLogEntry } from '../../wire/records.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import { reportLosses } from './ack-damage.ts';
 import { AckLedgers } from './ack-ledgers.ts';
+import type { AckLog } from './ack-log-api.ts';
 import { type AckLogLimits, DEFAULT_LIMITS } from './ack-limits.ts';
 import { type AckBatch, type AckDone, AckQueue } from './ack-queue.ts';
 import { type AckSubscription, type DedupSnapshot, type RecoveredAcks, recoverAcks } from './ack-replay.ts';
 import { AckSnapshot } from './ack-snapshot.ts';
 import type { TopicRecordHandle } from './topic-record.ts';
 
-export type { AckLogLimits, AckSubscription, DedupSnapshot };
+export type { AckLog, AckLogLimits, AckSubscription, DedupSnapshot };
 
 interface AckLogOptions {
   /** The deduplication state of everything that is stored at the time of the call. */
@@ -26,50 +27,6 @@ interface AckLogOptions {
   readonly onFailure: (error: MagnetarError) => void;
   /** Replaces defaults. */
   readonly limits?: Partial<AckLogLimits>;
-}
-
-/** The log of an open topic. */
-export interface AckLog {
-  /** By name. A subscription is here from the moment when it is asked for, until the moment when its deletion is. */
-  readonly subscriptions: ReadonlyMap<string, AckSubscription>;
-  /**
-   * What was found at opening. Data from the index that `dedup` covers on is to be replayed into the deduplication state. Every
-   * message that the log speaks of is below `heardOf`. `subscriptionsMissing`: some may have been lost; the owner sets
-   * `missingBelow`.
-   */
-  readonly recovered: Pick<RecoveredAcks, 'dedup' | 'heardOf' | 'subscriptionsMissing'>;
-  /**
-   * There may have been subscriptions, now lost and unknown, that had messages below this index to come. Whoever asks for
-   * one that is not there may mean one of them: as long as such messages are kept, it begins with the oldest of them.
-   */
-  missingBelow: MessageIndex;
-  /** The index up to which the newest durable snapshot covers the data: trimming must not pass it. 0: there is none. */
-  readonly coveredIndex: MessageIndex;
-  readonly failure: MagnetarError | undefined;
-  /**
-   * Makes a subscription at which everything below `markDelete` is acknowledged (or less: see `missingBelow`). Resolves
-   * when it is durable. Where there is one of the name, resolves with that, unchanged, when it is durable.
-   */
-  create(name: string, markDelete: MessageIndex): Promise<AckSubscription>;
-  /** Deletes it. Resolves when that is durable. @throws SUBSCRIPTION_NOT_FOUND */
-  delete(subscription: AckSubscription): Promise<void>;
-  /**
-   * Exactly what is below `markDelete` counts as acknowledged: at once in `state`; durable when it resolves. @throws
-   * SUBSCRIPTION_NOT_FOUND
-   */
-  reset(subscription: AckSubscription, markDelete: MessageIndex): Promise<void>;
-  /**
-   * Acknowledges everything below `below` (0: nothing), and pairs of (first index, count). `state` changes at once.
-   * `done` is called exactly once, never before this returns, in the order of the calls: without an error when all of
-   * it is durable. Errors: QUEUE_FULL and INVALID_ARGUMENT (nothing has changed), SUBSCRIPTION_NOT_FOUND,
-   * ALREADY_CLOSED, or what the log failed with (unknown whether it is durable). The end of the topic is the caller's
-   * to check.
-   */
-  acknowledge(subscription: AckSubscription, below: MessageIndex, ranges: readonly number[], done: AckDone): void;
-  /** Asks for a snapshot soon, so that less data is replayed at the next opening. */
-  requestSnapshot(): void;
-  /** Takes nothing more in, waits for what is under way, closes the ledger. Idempotent. Never rejects. */
-  close(): Promise<void>;
 }
 
 /** What a request costs in an entry, at most, apart from names. */
@@ -86,6 +43,8 @@ class Log implements AckLog {
   readonly #limits: AckLogLimits;
   readonly #ledgers: AckLedgers;
   readonly #byNumber = new Map<number, AckSubscription>();
+  /** Numbers of subscriptions that are not durable yet. */
+  readonly #creating = new Set<number>();
   readonly #queue: AckQueue;
   #highestNumber: number;
   #highestSnapshot: number;
@@ -147,7 +106,7 @@ class Log implements AckLog {
   async create(name: string, markDelete: MessageIndex): Promise<AckSubscription> {
     const known = this.subscriptions.get(name);
     if (known !== undefined) {
-      await this.#durable((done) => this.#afterAll(done));
+      if (this.#creating.has(known.number)) await this.#durable((done) => this.#afterAll(done));
       return known;
     }
     const number = this.#highestNumber + 1;
@@ -156,6 +115,7 @@ class Log implements AckLog {
     const subscription = { number, name, createdAt, state: new AckState(begin) };
     await this.#durable((done) => {
       this.#highestNumber = number;
+      this.#creating.add(number);
       this.#add(subscription);
       const record = { type: 'created', subscription: number, name, markDelete: begin, createdAt, moves: 0 } as const;
       this.#submit(record, RECORD_BYTES + 4 * name.length, done, number);
@@ -308,7 +268,7 @@ class Log implements AckLog {
     writer.append([payload], (error) => {
       if (this.failure !== undefined) return;
       if (error === undefined) this.#confirmed(batch, payload.length);
-      else if (error.code === 'NOT_ENOUGH_BOOKIES') this.#resubmit(writer, batch, error);
+      else if (hasCode(error, 'NOT_ENOUGH_BOOKIES', 'DISK_FULL')) this.#resubmit(writer, batch, error);
       else this.#fail(error);
     });
   }
@@ -318,6 +278,7 @@ class Log implements AckLog {
     this.#failedInRow = 0;
     this.#written.bytes += bytes;
     this.#written.entries++;
+    for (const record of batch.records) if (record.type === 'created') this.#creating.delete(record.subscription);
     this.#answer();
     for (const done of batch.done) done();
     this.#rollWhenFull();
@@ -332,19 +293,28 @@ class Log implements AckLog {
     this.#inFlight = undefined;
     this.#unconfirmed = batch;
     this.#writer = undefined;
+    if (hasCode(error, 'DISK_FULL')) {
+      this.#noRoom(error);
+      this.#making = this.#startLedger(writer);
+      return;
+    }
     const now = this.#environment.clock.monotonic();
     if (this.#failedInRow++ === 0) this.#failingSince = now;
     if (now - this.#failingSince > this.#limits.ledgerDeadlineMs) this.#fail(error);
     else this.#making = this.#startLedger(writer);
   }
 
+  /** Those who wait are told. What they have asked for is not dropped: it counts already, and goes out when there is room. */
+  #noRoom(error: MagnetarError): void {
+    const waiting = [...(this.#unconfirmed?.done.splice(0) ?? []), ...this.#queue.takeDone()];
+    this.#answer();
+    for (const done of waiting) done(error);
+  }
+
   /** Makes a first ledger, or one in the place of a failed one, which is closed before. */
   async #startLedger(failed: LedgerWriter | undefined): Promise<void> {
     try {
-      if (failed !== undefined) await this.#ledgers.seal(failed);
-      if (this.#failedInRow > 1) await this.#ledgers.pause(this.#failedInRow);
-      await this.#makingNext;
-      const writer = this.#upcoming ?? (await this.#ledgers.make());
+      const writer = await this.#next(failed);
       this.#upcoming = undefined;
       this.#use(writer);
       this.#making = undefined;
@@ -352,6 +322,22 @@ class Log implements AckLog {
     } catch (error) {
       this.#making = undefined;
       this.#fail(toMagnetarError(error));
+    }
+  }
+
+  /** For want of room it tries again until it is closed. */
+  async #next(failed: LedgerWriter | undefined): Promise<LedgerWriter> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        if (failed !== undefined) await this.#ledgers.seal(failed);
+        if (this.#failedInRow > 1 && attempt === 0) await this.#ledgers.pause(this.#failedInRow);
+        await this.#makingNext;
+        return this.#upcoming ?? (await this.#ledgers.make());
+      } catch (error) {
+        if (!hasCode(error, 'DISK_FULL') || this.#closing) throw error;
+        this.#noRoom(error);
+        await this.#ledgers.pause(attempt);
+      }
     }
   }
 
@@ -382,7 +368,8 @@ class Log implements AckLog {
       this.#upcoming = await this.#ledgers.make();
     } catch (error) {
       // The current ledger goes on; after its next entry this is tried again.
-      if (hasCode(error, 'UNAVAILABLE')) this.#environment.logger.warn('the ack log cannot roll', { error });
+      if (hasCode(error, 'UNAVAILABLE', 'DISK_FULL'))
+        this.#environment.logger.warn('the ack log cannot roll', { error });
       else this.#fail(toMagnetarError(error));
     }
     this.#makingNext = undefined;
@@ -418,10 +405,19 @@ class Log implements AckLog {
 
   #snapshotBegun(error: MagnetarError | undefined): void {
     if (error === undefined) this.#snapshotLedger = this.#writer?.ledgerId;
+    else this.#abandonSnapshot();
+  }
+
+  /** Parts of it went out, and nobody learns what became of them: another one is made. */
+  #abandonSnapshot(): void {
+    this.#snapshot = undefined;
+    this.#partQueued = false;
+    this.#snapshotWanted = true;
   }
 
   #partDone(snapshot: AckSnapshot, ends: boolean, error: MagnetarError | undefined): void {
-    if (error !== undefined) return;
+    if (error !== undefined) this.#abandonSnapshot();
+    if (snapshot !== this.#snapshot) return;
     this.#partQueued = false;
     if (!ends) return;
     this.#snapshot = undefined;

@@ -130,6 +130,13 @@ export class AckQueue {
     return batch;
   }
 
+  /** Takes out those who wait, in their order; what they have asked for stays. */
+  takeDone(): AckDone[] {
+    const taken = this.#batches.flatMap((batch) => batch.done.splice(0));
+    this.#items = 0;
+    return taken;
+  }
+
   #open(): OpenBatch {
     const last = this.#batches.at(-1);
     if (last !== undefined && last.bytes < this.#entryBytes) return last;

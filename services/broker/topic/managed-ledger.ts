@@ -52,7 +52,7 @@ export interface ManagedLedgerOptions {
 }
 
 /**
- * idle: there is no open ledger. open: entries go to the writer. rolling: what was handed to the writer is awaited, the
+ * idle: there is no open ledger; one that failed for want of room is yet to be closed. open: entries go to the writer. rolling: what was handed to the writer is awaited, the
  * rest waits. turning: one ledger is being closed, or the next one made. failed, closed: for good.
  */
 type State = 'idle' | 'open' | 'rolling' | 'turning' | 'failed' | 'closed';
@@ -297,6 +297,10 @@ export class ManagedLedger {
   /** Never rejects. */
   async #turnOverWithRetries(first: MagnetarError | undefined): Promise<void> {
     for (let failure = first; this.#is('turning'); ) {
+      if (hasCode(failure, 'DISK_FULL')) {
+        this.#refuse(failure);
+        return;
+      }
       if (failure !== undefined && !(await this.#mayTryAgain(failure))) {
         this.fail(asTopicError(failure, this.#options.topic));
         return;
@@ -309,6 +313,24 @@ export class ManagedLedger {
         failure = toMagnetarError(error);
       }
     }
+    this.#pump();
+    this.#wake();
+  }
+
+  /**
+   * There is no room: whoever waits is told, and may come again; readers are not disturbed. The next entry tries anew. Indexes of
+   * entries that were not confirmed were shown to nobody: they are given out again.
+   */
+  #refuse(error: MagnetarError): void {
+    const refused: Pending[] = [];
+    for (let pending = this.#queue.shift(); pending !== undefined; pending = this.#queue.shift()) refused.push(pending);
+    this.#state = 'idle';
+    this.#sent = 0;
+    this.#pendingBytes = 0;
+    this.#nextIndex = this.#index.endIndex;
+    this.#failures = 0;
+    this.#failingSince = undefined;
+    for (const { done } of refused) done(error, undefined);
     this.#pump();
     this.#wake();
   }

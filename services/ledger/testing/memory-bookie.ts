@@ -23,6 +23,8 @@ export class MemoryBookie implements Bookie {
   readonly id: BookieId;
   /** False: it looks as if it could not be reached; it answers all the same. */
   up = true;
+  /** Set: it has no room for entries, and says so. */
+  full: MagnetarError | undefined;
   /** Barriers and faults: runs before a request is carried out; what it throws is the answer. */
   before: ((call: BookieCall) => Promise<void> | void) | undefined;
   /** The same after it was carried out: an error here is an answer that was lost. */
@@ -42,7 +44,7 @@ export class MemoryBookie implements Bookie {
   }
 
   get available(): boolean {
-    return this.up && !this.#closed;
+    return this.up && !this.#closed && this.full === undefined;
   }
 
   /** What it stores of a ledger, for tests to look at and to damage. */
@@ -106,6 +108,7 @@ export class MemoryBookie implements Bookie {
     }
     const ledger = this.#ledger(ledgerId);
     if (ledger.fenced && !recovery) return new MagnetarError('LEDGER_FENCED', `ledger ${ledgerId} is fenced`);
+    if (this.full !== undefined && !recovery) return this.full;
     ledger.masterKey = masterKey;
     const [only] = entry.payload;
     const payload = only !== undefined && entry.payload.length === 1 ? only : Buffer.concat(entry.payload);

@@ -67,6 +67,9 @@ export class MemoryCluster {
       get available() {
         return bookie.available;
       },
+      get full() {
+        return bookie.full;
+      },
       append: bookie.append.bind(bookie),
       read: bookie.read.bind(bookie),
       readLac: bookie.readLac.bind(bookie),

@@ -3,7 +3,8 @@ import type { MagnetarError } from '../../../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, Millis, SequenceId } from '../../../lib/ids.ts';
 import { seededRandom } from '../../../runtime/testing/seeded-random.ts';
 import type { DedupProducer } from '../../../wire/records.ts';
-import { type AckLog, type AckLogLimits, type DedupSnapshot, openAckLog } from '../ack-log.ts';
+import type { AckLogLimits } from '../ack-limits.ts';
+import { type AckLog, type DedupSnapshot, openAckLog } from '../ack-log.ts';
 import { AckLogWorld, WorldLedgers, WorldRecord } from './ack-log-world.ts';
 
 /** A message index. */
