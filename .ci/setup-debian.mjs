@@ -19,6 +19,8 @@ export const PACKAGES = Object.freeze({
   'util-linux': 'power-cut tests: unshare; tests of folders that cannot be written',
   prometheus: 'tests of /metrics: promtool, which checks what a process tells',
   chromium: 'tests of the page at /docs: a browser',
+  gcc: 'tests of disks that fail: the compiler of a library of faults',
+  'libc6-dev': 'tests of disks that fail: its headers',
   libeatmydata1: 'sabotage of power-cut tests: a sync that does nothing',
 });
 

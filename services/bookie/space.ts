@@ -25,7 +25,7 @@ const POLL_MS = 500;
  * fences to be stored. It is given up when there is less room than that, and made again when there is enough.
  */
 const MOST_KEPT = 16_777_216;
-const KEEP_MS = 5_000;
+const KEEP_MS = 2_000;
 
 interface SpaceWatchOptions {
   readonly environment: Environment;

@@ -33,7 +33,7 @@ import { Witness } from './witness.ts';
 const ROOM_BYTES = 16_777_216;
 /** How often it is looked for while nothing is written; and while there is no room to keep. */
 const POLL_MS = 500;
-const KEEP_MS = 5_000;
+const KEEP_MS = 2_000;
 
 /** What a level store is opened with. `open` opens the database in a folder, and makes it if it may. */
 export interface LevelStoreOptions {
