@@ -429,7 +429,7 @@ class StoreBookie implements LocalBookie {
       if (this.#reads > 0) await new Promise<void>((resolve) => (this.#readsDone = resolve));
       await this.#reader.close();
       await this.#store.close();
-      await this.#witness.close(this.#log.failure === undefined);
+      await this.#witness.close(this.#log.inOrder);
     } finally {
       await this.#witness.close(false);
       await this.#index.close(); // it has the folder's lock

@@ -172,6 +172,24 @@ describe('a disk that is full to the last byte', () => {
     expect(subject.fatal).toEqual([]);
   });
 
+  test('what could not be sealed at an orderly end is replayed', async () => {
+    const subject = newSubject({ reserveBytes: 0 });
+    const bookie = await subject.open();
+    let stored = 0;
+    for (; stored < 15; stored++) await refusal(bookie, 1, stored);
+    subject.disk.before = ({ operation, path }) => {
+      if (operation === 'truncate' && path.includes('/segments/')) {
+        throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC', syscall: 'write' });
+      }
+    };
+    await bookie.close();
+    subject.disk.before = () => {};
+    const again = await subject.open();
+    for (let entry = 0; entry < stored; entry++) expect(await outcome(again, 1, entry)).toBe(payload.toString());
+    await again.close();
+    expect(subject.fatal).toEqual([]);
+  });
+
   test('a failed sync is the end, whatever it says', async () => {
     const subject = newSubject();
     const bookie = await subject.open();

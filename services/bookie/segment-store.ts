@@ -81,6 +81,8 @@ export class SegmentStore {
   readonly #damage: DamageList;
   readonly #witness: Witness;
   #lastId = 0;
+  /** The next segment, which is not known everywhere yet. */
+  #made: SegmentFile | undefined;
   #chain: number | undefined = 0;
   #highestLedgerId = -1;
   /** Lost segments of which the one behind them will say how far their ledgers went. */
@@ -128,6 +130,7 @@ export class SegmentStore {
       if (touched.size > 0) await this.#index.write([...touched].map((segment) => this.#damageRow(segment)));
     } catch (error) {
       await active?.close();
+      await this.#made?.close();
       throw error;
     }
     this.#damage.log();
@@ -381,14 +384,12 @@ export class SegmentStore {
   async createNext(highestLedgerId: number): Promise<SegmentFile> {
     const id = this.#lastId + 1;
     const options = { id, segmentBytes: this.#parts.segmentBytes, highestLedgerId, refused: this.#refused };
-    const segment = await SegmentFile.create(this.#environment, this.#folder, options);
-    try {
-      await this.#witness.addSegments([segment.identity]);
-      await this.#writeUnsealed(id);
-    } catch (error) {
-      await segment.close();
-      throw error;
-    }
+    const segment = this.#made ?? (await SegmentFile.create(this.#environment, this.#folder, options));
+    this.#made = segment;
+    // Where there is no room for these, the next try goes on with this very segment: the witness may know it.
+    await this.#witness.addSegments([segment.identity]);
+    await this.#writeUnsealed(id);
+    this.#made = undefined;
     this.#lastId = id;
     return segment;
   }
@@ -451,6 +452,7 @@ export class SegmentStore {
   /** Waits for what is being written down. */
   async close(): Promise<void> {
     await this.#saving;
+    await this.#made?.close();
   }
 }
 

@@ -91,6 +91,7 @@ export class Log<Entry extends LogRecord> {
   #markTimer: Timer | undefined;
   #next: Promise<SegmentFile> | undefined;
   #sealing: Promise<void> | undefined;
+  #leftOpen = false;
   #closing = false;
   #failure: MagnetarError | undefined;
   /** Records and payload bytes that are not settled yet. */
@@ -117,6 +118,11 @@ export class Log<Entry extends LogRecord> {
   /** Set after the first write or sync that failed: STORE_FAILED. Nothing is settled without an error after it. */
   get failure(): MagnetarError | undefined {
     return this.#failure;
+  }
+
+  /** Every segment that holds something is sealed, once it is closed. */
+  get inOrder(): boolean {
+    return this.#failure === undefined && !this.#leftOpen;
   }
 
   /** Takes a record. The caller has checked that there is room, and that nothing has failed. */
@@ -312,8 +318,12 @@ export class Log<Entry extends LogRecord> {
     try {
       await this.#host.seal(segment, end);
     } catch (error) {
-      if (isDiskFull(error)) this.#environment.logger.warn('no room to seal a segment', { error });
-      else this.fail(error);
+      if (!isDiskFull(error)) {
+        this.fail(error);
+        return;
+      }
+      this.#leftOpen = true;
+      this.#environment.logger.warn('no room to seal a segment', { error });
     }
   }
 
