@@ -43,6 +43,11 @@ export class SmallDisk implements AsyncDisposable {
     }
   }
 
+  /** Makes the disk larger. */
+  async grow(megabytes: number): Promise<void> {
+    await execute('mount', ['-o', `remount,size=${megabytes}m`, this.folder]);
+  }
+
   /** The other program removes its file. */
   async makeRoom(): Promise<void> {
     await rm(this.#ballast, { force: true });

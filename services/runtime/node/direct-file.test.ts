@@ -104,7 +104,7 @@ async function over(write: DirectHandle['write']): Promise<{ file: DirectFile; p
     read: async (): Promise<never> => await Promise.reject(new Error('not read')),
     close: async (): Promise<void> => {},
   };
-  return { file: new DirectFile(plain, handle, new AlignedBuffers()), path };
+  return { file: new DirectFile(plain, handle, new AlignedBuffers(), path), path };
 }
 
 describe('a disk that does not take everything', () => {
@@ -119,6 +119,17 @@ describe('a disk that does not take everything', () => {
     await file.write([bytes], 0);
     await file.close();
     expect((await readFile(path)).equals(bytes)).toBe(true);
+  });
+
+  test('where one part found no room and another failed for good, it failed for good, and names the file', async () => {
+    let calls = 0;
+    const { file, path } = await over(async () => {
+      const code = calls++ === 0 ? 'ENOSPC' : 'EIO';
+      throw await Promise.resolve(Object.assign(new Error(`${code}: sorry, write`), { code }));
+    });
+    const failed = { code: 'EIO', message: `EIO: sorry, write '${path}'` };
+    await expect(file.write([Buffer.alloc(3 * TRANSFER_BYTES)], 0)).rejects.toMatchObject(failed);
+    await file.close();
   });
 
   test('an error comes out once nothing is in flight any more', async () => {

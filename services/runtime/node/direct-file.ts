@@ -1,6 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
-import type { DiskFile } from '../disk.ts';
+import { type DiskFile, isDiskFull } from '../disk.ts';
 import { type AlignedBuffers, DIRECT_BYTES, TRANSFER_BYTES } from './aligned-buffers.ts';
+import { ofFile } from './file-error.ts';
 
 /** The part of a file handle, opened with O_DIRECT, that direct I/O needs. */
 export type DirectHandle = Pick<FileHandle, 'read' | 'write' | 'close'>;
@@ -15,7 +16,10 @@ export class DirectFile implements DiskFile {
   readonly #handle: DirectHandle;
   readonly #buffers: AlignedBuffers;
 
-  constructor(plain: DiskFile, handle: DirectHandle, buffers: AlignedBuffers) {
+  readonly #path: string;
+
+  constructor(plain: DiskFile, handle: DirectHandle, buffers: AlignedBuffers, path: string) {
+    this.#path = path;
     this.#plain = plain;
     this.#handle = handle;
     this.#buffers = buffers;
@@ -37,7 +41,12 @@ export class DirectFile implements DiskFile {
       );
     }
     // Nothing is in flight any more when this one ends, however it ends.
-    for (const result of await Promise.allSettled(transfers)) if (result.status === 'rejected') throw result.reason;
+    const reasons: unknown[] = [];
+    for (const result of await Promise.allSettled(transfers)) {
+      if (result.status === 'rejected') reasons.push(result.reason);
+    }
+    // A disk that is full is no reason to go on where another transfer has failed for good.
+    if (reasons.length > 0) throw ofFile(reasons.find((reason) => !isDiskFull(reason)) ?? reasons[0], this.#path);
   }
 
   async #writeAll(buffer: Buffer, length: number, offset: number): Promise<void> {
@@ -53,6 +62,14 @@ export class DirectFile implements DiskFile {
   }
 
   async read(offset: number, length: number): Promise<Buffer> {
+    try {
+      return await this.#read(offset, length);
+    } catch (error) {
+      throw ofFile(error, this.#path);
+    }
+  }
+
+  async #read(offset: number, length: number): Promise<Buffer> {
     const start = offset - (offset % DIRECT_BYTES);
     const end = Math.ceil((offset + length) / DIRECT_BYTES) * DIRECT_BYTES;
     const result = Buffer.allocUnsafe(length);

@@ -14,6 +14,7 @@ import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile } from '../disk.ts';
 import { AlignedBuffers } from './aligned-buffers.ts';
 import { DirectFile } from './direct-file.ts';
+import { ofFile } from './file-error.ts';
 
 function errorCode(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error ? String(error.code) : undefined;
@@ -22,12 +23,6 @@ function errorCode(error: unknown): string | undefined {
 /** An error as the platform would have reported it. */
 function platformError(code: string, text: string): Error {
   return Object.assign(new Error(`${code}: ${text}`), { code });
-}
-
-/** An error of a handle, which does not know its file's name, with that name. */
-function ofFile(error: unknown, path: string): unknown {
-  if (error instanceof Error && !error.message.includes(path)) error.message += ` '${path}'`;
-  return error;
 }
 
 /** What is left of `buffers` behind the first `written` bytes. */
@@ -134,7 +129,7 @@ async function openDirect(path: string, plain: DiskFile): Promise<DirectFile | u
   const direct: number | undefined = constants.O_DIRECT;
   if (direct === undefined) return undefined;
   try {
-    return new DirectFile(plain, await open(path, constants.O_RDWR | direct), buffers);
+    return new DirectFile(plain, await open(path, constants.O_RDWR | direct), buffers, path);
   } catch (error) {
     if (errorCode(error) === 'EINVAL') return undefined;
     await plain.close();
