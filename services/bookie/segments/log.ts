@@ -91,6 +91,7 @@ export class Log<Entry extends LogRecord> {
   #markTimer: Timer | undefined;
   #next: Promise<SegmentFile> | undefined;
   #sealing: Promise<void> | undefined;
+  /** A segment is left to the next start, to be replayed and sealed. */
   #leftOpen = false;
   #closing = false;
   #failure: MagnetarError | undefined;
