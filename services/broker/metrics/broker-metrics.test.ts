@@ -34,7 +34,7 @@ function topicOf(stats: BrokerStats, name: string): Topic {
 function metricsOf(topics: readonly Topic[], stats: BrokerStats, perTopic = false): BrokerMetrics {
   const observed = {
     stats,
-    cache: new EntryCache(MiB, memoryBudget().share('cache')),
+    cache: new EntryCache(MiB, memoryBudget().share('cache'), nodeClock),
     ready: () => true,
     topics: () => topics,
     streams: () => ({ publish: 2, consume: 1 }),

@@ -16,7 +16,7 @@ import { type AckSubscription, type DedupSnapshot, type RecoveredAcks, recoverAc
 import { AckSnapshot } from './ack-snapshot.ts';
 import type { TopicRecordHandle } from './topic-record.ts';
 
-export type { AckLog, AckLogLimits, AckSubscription, DedupSnapshot };
+export type { AckLog, AckSubscription, DedupSnapshot };
 
 interface AckLogOptions {
   /** The deduplication state of everything that is stored at the time of the call. */
