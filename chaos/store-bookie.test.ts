@@ -139,7 +139,7 @@ describe('what was lost', () => {
   test.each([
     ['replayed', async (bookie: ServerProcess) => await bookie.kill()],
     ['sealed', async (bookie: ServerProcess) => void (await bookie.stop())],
-  ])('is never taken for what never was there (%s)', async (how, end) => {
+  ])('is never taken for what never was there (%s)', async (_, end) => {
     await using bookie = await startBookie();
     for (const ledger of [1, 2]) for (const number of [0, 1, 2]) await append(bookie, entry(ledger, number));
     await append(bookie, entry(9, 0)); // marks what came before as committed
@@ -147,8 +147,8 @@ describe('what was lost', () => {
     await flipText(path.join(bookie.data, 'bookie-0'), textOf(1, 1));
     await bookie.start();
     expect([await read(bookie, 1, 0), await read(bookie, 1, 2)]).toEqual([textOf(1, 0), textOf(1, 2)]);
-    expect(await read(bookie, 1, 1)).toBe(how === 'sealed' ? 'CHECKSUM_MISMATCH' : 'ENTRY_UNKNOWN');
+    expect([await read(bookie, 1, 1), await read(bookie, 1, 3)]).toEqual(['CHECKSUM_MISMATCH', 'NO_SUCH_ENTRY']);
     expect([await read(bookie, 2, 1), await read(bookie, 2, 3)]).toEqual([textOf(2, 1), 'NO_SUCH_ENTRY']);
-    expect(await append(bookie, entry(2, 3))).toEqual(['stored']);
+    for (const ledger of [1, 2]) expect(await append(bookie, entry(ledger, 3))).toEqual(['stored']);
   });
 });
