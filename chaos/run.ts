@@ -1,10 +1,13 @@
 /**
- * The crash tests at length. Prints one line per round and one per run; ends with 1 when a guarantee was broken.
+ * The crash tests and the damage matrix at length. Prints one line per round and one per run; ends with 1 when a guarantee was
+ * broken.
  *
- *   npm run chaos -- [--full] [--seed N]      30 rounds of each kind of kill and 10 power cuts with --full, else 5 and 2
+ *   npm run chaos -- [--full] [--seed N]      with --full 30 rounds of each kind of kill, 10 power cuts and 200 damaged folders,
+ *                                             else 5, 2 and 20
  */
 import { parseArgs } from 'node:util';
 import { type CrashReport, crashRounds } from './support/crash.ts';
+import { caseOf, DamageMatrix, describeCase } from './support/damage-matrix.ts';
 import { PowerDisk } from './support/power.ts';
 import { type Cluster, fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
 
@@ -43,6 +46,24 @@ async function run(name: string, rounds: number, start: () => Promise<Cluster>):
   console.log(`${name}: ${done} rounds, ${acknowledged} acknowledged, ${confirmedAcks} acks confirmed`);
 }
 
+async function damageMatrix(cases: number): Promise<void> {
+  console.log(`\ndamage matrix, ${cases} cases, seed ${seed}`);
+  await using matrix = new DamageMatrix();
+  let refused = 0;
+  for (let n = 0; n < cases; n++) {
+    const one = caseOf(seed, n);
+    try {
+      const report = await matrix.run(one);
+      if (report.kind === 'refused') refused++;
+      console.log(`  ${describeCase(one)}: ${report.kind === 'refused' ? `refused: ${report.line}` : 'held'}`);
+    } catch (error) {
+      broken++;
+      console.log(`  VIOLATION ${describeCase(one)}: ${String(error)}`);
+    }
+  }
+  console.log(`damage matrix: ${cases} cases, of which ${refused} are refused at the start`);
+}
+
 await run('kill -9 of standalone', values.full ? 30 : 5, () => oneProcess());
 await run('kill -9 of the broker or a bookie', values.full ? 30 : 5, fourProcesses);
 const disk = await PowerDisk.create(4_096);
@@ -51,4 +72,5 @@ try {
 } finally {
   await disk.remove();
 }
+await damageMatrix(values.full ? 200 : 20);
 process.exit(broken === 0 ? 0 : 1);

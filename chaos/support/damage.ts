@@ -5,7 +5,7 @@ import { Client, type Consumer, lostMessages, MagnetarError, type Reader } from 
 import { type ServerProcess, startStandalone, temporaryFolder } from './process.ts';
 
 /** Messages of each topic. */
-const COUNT = 600;
+export const COUNT = 600;
 export const TOPICS = ['first', 'second'] as const;
 const PER_BATCH = 20;
 const OPERATION_MS = 3_000;
@@ -27,6 +27,14 @@ export async function makeData(how: 'stop' | 'kill', args: readonly string[] = [
   const data = await temporaryFolder();
   await using server = await startStandalone({ data, args });
   await using client = new Client({ serviceUrl: server.serviceUrl });
+  await fill(client);
+  if (how === 'kill') await untilIdle(data);
+  await server[how]();
+  return data;
+}
+
+/** Publishes and acknowledges what `lookAtAll` expects. */
+export async function fill(client: Client): Promise<void> {
   for (const topic of TOPICS) {
     await using producer = await client.createProducer({ topic, batchingMaxMessages: PER_BATCH });
     await using consumer = await client.subscribe({ topic, subscription: 's' });
@@ -36,20 +44,20 @@ export async function makeData(how: 'stop' | 'kill', args: readonly string[] = [
       await Promise.all(ids.filter((_, i) => isAcknowledged(from + i)).map((id) => consumer.acknowledge(id)));
     }
   }
-  if (how === 'kill') await untilIdle(data);
-  await server[how]();
-  return data;
 }
 
 /**
  * Resolves when the log has marked its last group as committed, and the metadata's witness its last revision: whatever is
  * bad from then on is damage.
  */
-export async function untilIdle(data: string): Promise<void> {
+export async function untilIdle(
+  data: string,
+  bookies: readonly string[] = [path.join(data, 'bookie-0')],
+): Promise<void> {
   let before = '';
   for (let since = performance.now(); performance.now() - since < WITNESS_MS; ) {
     const parts = [(await readFile(path.join(data, 'metadata', 'witness'))).toString('hex')];
-    for (const file of await segmentsOf(path.join(data, 'bookie-0'))) {
+    for (const file of (await Promise.all(bookies.map(segmentsOf))).flat()) {
       parts.push((await readFile(file)).subarray(4_096, 12_288).toString('hex'));
     }
     if (before !== parts.join()) since = performance.now();
@@ -199,7 +207,7 @@ async function lookAtTopic(client: Client, topic: string): Promise<TopicReport> 
 }
 
 /** Looks at everything that a server serves. `log`: what it has written on stderr so far. */
-async function lookAtAll(client: Client, log: () => string): Promise<Report> {
+export async function lookAtAll(client: Client, log: () => string): Promise<Report> {
   const found = await Promise.all(TOPICS.map(async (topic) => [topic, await lookAtTopic(client, topic)] as const));
   const topics = Object.fromEntries(found);
   const text = log();
