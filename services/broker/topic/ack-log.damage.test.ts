@@ -84,7 +84,7 @@ async function live(seed: number): Promise<Lived> {
 }
 
 /** Some entries, one or many, anywhere or at the end. */
-function losses({ world }: Lived): Losses {
+function someLosses({ world }: Lived): Losses {
   const below = (limit: number): number => Math.floor(world.random.next() * limit);
   const entries = new Set<string>();
   let tail: Losses['tail'];
@@ -135,7 +135,7 @@ async function playAll(seeds: number, ledgersOf: LossyLedgersOf): Promise<Outcom
     const lived = await live(seed);
     const { world, log } = lived;
     world.crash(1);
-    const lost = losses(lived);
+    const lost = someLosses(lived);
     const next = await new Owner(world).open(ledgersOf(lost)).catch((error: unknown) => {
       outcome.problems.push(`seed ${seed}: recovery failed: ${String(error)}`);
     });
