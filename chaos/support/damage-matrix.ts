@@ -21,7 +21,7 @@ type Damage = (typeof DAMAGES)[number];
 type Topology = (typeof TOPOLOGIES)[number];
 
 const BLOCK_BYTES = 4_096;
-const OPERATION_MS = 3_000;
+const OPERATION_MS = 15_000;
 /** A flipped bit costs the entry that it is in, or those of one group commit. */
 const FLIP_COSTS = 100;
 

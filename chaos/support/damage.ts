@@ -8,7 +8,7 @@ import { type ServerProcess, startStandalone, temporaryFolder } from './process.
 export const COUNT = 600;
 export const TOPICS = ['first', 'second'] as const;
 const PER_BATCH = 20;
-const OPERATION_MS = 3_000;
+const OPERATION_MS = 15_000;
 /** The witness is at most a second behind. */
 const WITNESS_MS = 1_500;
 
