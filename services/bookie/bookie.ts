@@ -10,7 +10,7 @@ import { type Damage, DamageList } from './damage.ts';
 import { EntryReader, planSpan, type Span, SPAN_BYTES } from './entry-reader.ts';
 import { openLevelIndex } from './index/level-store.ts';
 import type { IndexStore } from './index/store.ts';
-import { type LedgerState, LedgerTable } from './ledger-table.ts';
+import { type LedgerState, LedgerTable, type Location } from './ledger-table.ts';
 import { type LocalBookie, MeasuredBookie } from './measured-bookie.ts';
 import { type BookieStand, BookieStats } from './metrics.ts';
 import { fenceRecord, PendingRecord } from './pending-record.ts';
@@ -381,8 +381,8 @@ class StoreBookie implements LocalBookie {
     if (!sequential) return;
     const limits = { entries: READ_AHEAD_ENTRIES, payloadBytes: SPAN_BYTES };
     try {
-      const span = planSpan((id) => this.#table.locate(state, id), next, limits);
-      if (span !== undefined && span.end - span.start <= SPAN_BYTES) this.#reader.prefetch(state.id, span);
+      const locate = (id: EntryId): Location | undefined => this.#table.locate(state, id);
+      this.#reader.prefetch(state.id, next, (from) => planSpan(locate, from, limits));
     } catch {
       // A damaged index: whoever asks for these entries gets the error.
     }

@@ -23,6 +23,8 @@ import { isMediaError } from './segments/source.ts';
 
 /** One read of a file takes so many bytes at most, unless a single record is larger. */
 export const SPAN_BYTES = 1_048_576;
+/** So many spans are fetched ahead of who reads a ledger in sequence: a disk is idle while one is being asked for. */
+const AHEAD_SPANS = 4;
 /** Foreign records between two wanted ones that are read along rather than skipped. */
 const GAP_BYTES = 65_536;
 const OPEN_FILES = 64;
@@ -70,6 +72,7 @@ export function planSpan(
 /** What makes a segment the one that was written; undefined: nobody knows. */
 export type IdentityOf = (segment: number) => SegmentIdentity | undefined;
 
+/** A span that was fetched ahead, or is being fetched. */
 interface Ahead {
   readonly span: Span;
   readonly bytes: Promise<Buffer>;
@@ -83,7 +86,8 @@ export class EntryReader {
   /** Least recently used first. Of files that are being opened, too. */
   readonly #files = new Map<number, Promise<DiskFile>>();
   readonly #inUse = new Map<number, number>();
-  readonly #ahead: LruCache<LedgerId, Ahead>;
+  /** Spans in the order of their entries, each behind the one before. */
+  readonly #ahead: LruCache<LedgerId, readonly Ahead[]>;
   #closed = false;
 
   constructor(
@@ -105,10 +109,9 @@ export class EntryReader {
   async read(ledgerId: LedgerId, span: Span): Promise<StoredEntry[]> {
     const [first] = span.entries;
     if (first === undefined) return [];
-    const ahead = this.#ahead.get(ledgerId);
     const firstEnd = first.location.offset + recordBytes(first.location.payloadBytes);
-    const hit = ahead !== undefined && covers(ahead.span, { ...span, end: firstEnd });
-    if (hit && span.end >= ahead.span.end) this.#ahead.delete(ledgerId);
+    const ahead = this.#ahead.get(ledgerId)?.find((each) => covers(each.span, { ...span, end: firstEnd }));
+    const hit = ahead !== undefined;
     let bytes: Buffer;
     try {
       bytes = await (hit ? ahead.bytes : this.#readBytes(span));
@@ -156,13 +159,25 @@ export class EntryReader {
     return new MagnetarError('STORE_FAILED', `${file} cannot be read: ${reason}`, { details: { file }, cause });
   }
 
-  /** Fetches a span that will probably be asked for next. */
-  prefetch(ledgerId: LedgerId, span: Span): void {
-    const held = this.#ahead.get(ledgerId);
-    if (this.#closed || (held !== undefined && covers(held.span, { ...span, end: span.start + 1 }))) return;
-    const bytes = this.#readBytes(span);
-    bytes.catch(() => this.#ahead.delete(ledgerId)); // Whoever needs the bytes reads them again and gets the error.
-    this.#ahead.set(ledgerId, { span, bytes }, span.end - span.start);
+  /** Fetches what will probably be asked for: from `next` on, in spans that `plan` makes. */
+  prefetch(ledgerId: LedgerId, next: EntryId, plan: (first: EntryId) => Span | undefined): void {
+    if (this.#closed) return;
+    const held = this.#ahead.get(ledgerId) ?? [];
+    const spans = held.filter(({ span }) => lastOf(span) >= next);
+    if (spans[0] !== undefined && firstOf(spans[0].span) > next) spans.length = 0;
+    const last = spans.at(-1);
+    let from = last === undefined ? next : ((lastOf(last.span) + 1) as EntryId);
+    while (spans.length < AHEAD_SPANS) {
+      const span = plan(from);
+      if (span === undefined || span.end - span.start > SPAN_BYTES) break;
+      const bytes = this.#readBytes(span);
+      bytes.catch(() => this.#ahead.delete(ledgerId)); // Whoever needs the bytes reads them again and gets the error.
+      spans.push({ span, bytes });
+      from = (lastOf(span) + 1) as EntryId;
+    }
+    const total = spans.reduce((sum, { span }) => sum + span.end - span.start, 0);
+    if (total === 0) this.#ahead.delete(ledgerId);
+    else this.#ahead.set(ledgerId, spans, total);
   }
 
   async #readBytes(span: Span): Promise<Buffer> {
@@ -180,7 +195,7 @@ export class EntryReader {
 
   async #open(segment: number): Promise<DiskFile> {
     const held = this.#files.get(segment);
-    const opening = held ?? this.#environment.disk.open(`${this.#folder}/${segmentName(segment)}`);
+    const opening = held ?? this.#environment.disk.open(`${this.#folder}/${segmentName(segment)}`, { direct: true });
     this.#files.delete(segment);
     this.#files.set(segment, opening);
     if (held === undefined) opening.catch(() => this.#files.delete(segment));
@@ -211,6 +226,14 @@ async function closeFile(opening: Promise<DiskFile>): Promise<void> {
   } catch {
     // It was only read from.
   }
+}
+
+function firstOf(span: Span): number {
+  return span.entries[0]?.entryId ?? Number.POSITIVE_INFINITY;
+}
+
+function lastOf(span: Span): number {
+  return span.entries.at(-1)?.entryId ?? -1;
 }
 
 type Range = Pick<Span, 'segment' | 'start' | 'end'>;
