@@ -244,10 +244,9 @@ describe('memory', () => {
   });
 
   test('that measure shows blocks that are decompressed as they come', () => {
-    const before = process.memoryUsage().arrayBuffers;
     const { block } = fullQueue();
     const eager = Array.from({ length: blocks }, () => decodeMessages(block));
-    expect(process.memoryUsage().arrayBuffers - before).toBeGreaterThan((blocks * size) / 2);
+    expect(process.memoryUsage().arrayBuffers).toBeGreaterThan(blocks * size);
     expect(eager.length).toBe(blocks);
   });
 });
