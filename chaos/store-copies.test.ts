@@ -82,7 +82,7 @@ describe('a folder that is not the bookie’s own', () => {
 
   test.each(NUMBERS)('bookie %d emptied: the start is refused', async (number) => {
     const report = await afterDamage(killed, async (copy) => {
-      for (const name of ['cookie', 'segments', 'index']) {
+      for (const name of ['cookie', 'witness', 'segments', 'index']) {
         await rm(path.join(bookie(copy, number), name), { recursive: true });
       }
     });
