@@ -21,10 +21,10 @@ const DISK_MEGABYTES = 160;
 
 beforeAll(requirePackages);
 
-async function until(what: string, isSo: () => boolean | Promise<boolean>): Promise<void> {
+async function until(what: string, isSo: () => boolean | Promise<boolean>, said = (): string => ''): Promise<void> {
   const start = performance.now();
   while (!(await isSo())) {
-    if (performance.now() - start > PATIENCE_MS) throw new Error(`not within ${PATIENCE_MS} ms: ${what}`);
+    if (performance.now() - start > PATIENCE_MS) throw new Error(`not within ${PATIENCE_MS} ms: ${what}\n${said()}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
@@ -36,9 +36,11 @@ function connect(server: ServerProcess, operationTimeoutMs = PATIENCE_MS): Clien
 /** Producers under load; what they were promised is held against the topic in the end. */
 class Load implements AsyncDisposable {
   readonly client: Client;
+  readonly #server: ServerProcess;
   readonly #producers: readonly LoadProducer[];
 
-  private constructor(client: Client, producers: readonly LoadProducer[]) {
+  private constructor(server: ServerProcess, client: Client, producers: readonly LoadProducer[]) {
+    this.#server = server;
     this.client = client;
     this.#producers = producers;
   }
@@ -47,7 +49,7 @@ class Load implements AsyncDisposable {
     const client = connect(server);
     const names = ['p0', 'p1'];
     const producers = names.map(async (name) => await LoadProducer.start(client, TOPIC, name, WINDOW));
-    return new Load(client, await Promise.all(producers));
+    return new Load(server, client, await Promise.all(producers));
   }
 
   get acknowledged(): number {
@@ -57,7 +59,8 @@ class Load implements AsyncDisposable {
   /** Resolves when so many more are acknowledged. */
   async more(count: number): Promise<void> {
     const target = this.acknowledged + count;
-    await until(`${target} acknowledged messages`, () => this.acknowledged >= target);
+    const said = (): string => `${this.acknowledged} are; the server said: ${this.#server.stderr.slice(-4_000)}`;
+    await until(`${target} acknowledged messages`, () => this.acknowledged >= target, said);
   }
 
   /** Resolves when nothing more is acknowledged. */
