@@ -13,6 +13,8 @@ export interface BrokerOptions {
   readonly serverName: string;
   /** The largest payload of one message, in bytes. */
   readonly maxMessageBytes: number;
+  /** How many messages a batch may have: a consumer takes memory for each of them. */
+  readonly maxMessagesPerBatch: number;
   /** Time to live of the broker's lease. */
   readonly leaseTtlMs: number;
   /** What one publish stream may have under way. */
@@ -85,6 +87,7 @@ export const defaultBrokerOptions: BrokerOptions = {
   cluster: 'standalone',
   serverName: 'magnetar',
   maxMessageBytes: 5_242_880,
+  maxMessagesPerBatch: 100_000,
   leaseTtlMs: 10_000,
   publishWindowItems: 1_000,
   publishWindowBytes: 16 * MiB,

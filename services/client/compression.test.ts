@@ -227,7 +227,7 @@ describe('memory', () => {
     builder.append({ payload: Buffer.from('second') });
     const built = builder.finish(1 as Millis);
     const rest = { consumer: 1, appendTime: 1 as Millis, skip: Buffer.alloc(0), redeliveries: 0, ...built };
-    const queue = new ReceiverQueue('t', () => {});
+    const queue = new ReceiverQueue('t', { messages: 1_000_000, bytes: 1_000_000_000 }, () => {});
     for (let i = 0; i < blocks; i++) {
       queue.add({ ledgerId: 7 as LedgerId, entryId: i as EntryId, index: (2 * i) as MessageIndex, ...rest });
     }

@@ -260,4 +260,25 @@ describe('memory', () => {
     expect((await large.receive()).data.buffer.byteLength).toBeGreaterThan(100_000);
     expect((await small.receive()).data.buffer.byteLength).toBeLessThan(300);
   });
+
+  test.each([
+    ['messages', { receiverQueueSize: 3 }, 10, 3],
+    ['bytes', { receiverQueueBytes: 65_536 }, 40_000, 2],
+  ])(
+    'of a broker that delivers more %s than it may no more is taken than one entry above',
+    async (_, options, bytes, most) => {
+      const [consumer, other] = [await subscribe(options), await subscribe({ topic: 'u' })];
+      const at = (index: number): Delivery => ({ ...delivery(1, bytes), index: index as MessageIndex });
+      for (const stream of broker.consumeStreams) {
+        stream.send({ deliveries: Array.from({ length: most }, (_none, n) => at(n)) });
+        stream.send({ deliveries: [at(most), delivery(2, 1)] });
+      }
+      await other.receive(); // it comes last
+      const error = await rejection(consumer.receive());
+      expect(error.code).toBe('CREDIT_EXCEEDED');
+      expect(error.message).toMatch(
+        /the broker delivers more than it may: \d messages of \d+ bytes of .* are here, where \d+ of/,
+      );
+    },
+  );
 });

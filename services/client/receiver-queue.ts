@@ -6,6 +6,12 @@ import type { Delivery, ProducerBlock } from '../wire/frames.ts';
 import type { EntryFacts } from './message.ts';
 import { Message } from './message.ts';
 
+/** How much may wait to be handed out. */
+interface QueueLimits {
+  readonly messages: number;
+  readonly bytes: number;
+}
+
 /** A delivered entry, as far as it is not handed out. */
 interface Entry {
   readonly delivery: Delivery;
@@ -57,12 +63,20 @@ export class ReceiverQueue {
   readonly #consumed: (messages: number, bytes: number) => void;
   readonly #entries = new Deque<Entry | Lost>();
   readonly #given = new IndexSet();
+  readonly #limits: QueueLimits;
+  /** What is here of the permits, by what they cost: a whole entry until the last of it is handed out. */
+  #heldMessages = 0;
+  #heldBytes = 0;
   #nextIndex = 0;
   #caughtUp = 0;
 
-  /** `consumed` is told of deliveries that are handed out completely: what they had cost in permits. */
-  constructor(topic: string, consumed: (messages: number, bytes: number) => void) {
+  /**
+   * `limits`: the permits of which the broker is ever given all. `consumed` is told of deliveries that are handed out
+   * completely: what they had cost in permits.
+   */
+  constructor(topic: string, limits: QueueLimits, consumed: (messages: number, bytes: number) => void) {
     this.#topic = topic;
+    this.#limits = limits;
     this.#consumed = consumed;
   }
 
@@ -85,7 +99,7 @@ export class ReceiverQueue {
 
   /** Begins anew at an index: forgets everything. */
   beginAt(index: number): void {
-    this.#entries.clear();
+    this.#clear();
     this.#given.clear();
     this.#nextIndex = index;
     this.#caughtUp = 0;
@@ -101,12 +115,22 @@ export class ReceiverQueue {
     const first = this.#entries.peek();
     if (first !== undefined && !('error' in first) && first.next > 0)
       this.#given.add(first.index, first.index + first.next);
-    this.#entries.clear();
+    this.#clear();
     this.#caughtUp = 0;
   }
 
-  /** Takes a delivery in. @throws MagnetarError PROTOCOL_VIOLATION when it cannot be told how many messages it has */
+  #clear(): void {
+    this.#entries.clear();
+    this.#heldMessages = 0;
+    this.#heldBytes = 0;
+  }
+
+  /**
+   * Takes a delivery in. @throws MagnetarError PROTOCOL_VIOLATION when it cannot be told how many messages it has,
+   * CREDIT_EXCEEDED when there were no permits left for it
+   */
   add(delivery: Delivery): void {
+    this.#requirePermits();
     const { index } = delivery;
     const block = decodeBlock(delivery.block);
     const { count } = block;
@@ -114,9 +138,22 @@ export class ReceiverQueue {
     const skip = this.#withGiven(delivery.skip, index, count);
     const bytes = delivery.block.length;
     const entry: Entry = { delivery, block, facts: undefined, index, count, skip, permits, bytes, next: 0 };
+    this.#heldMessages += permits;
+    this.#heldBytes += bytes;
     if (skip.length > 0) passOver(entry);
     if (entry.next < count) this.#entries.push(entry);
     else this.#finish(entry);
+  }
+
+  /** A delivery may overdraw the permits, but not come when there are none. */
+  #requirePermits(): void {
+    const { messages, bytes } = this.#limits;
+    if (this.#heldMessages < messages && this.#heldBytes < bytes) return;
+    const held = `${this.#heldMessages} messages of ${this.#heldBytes} bytes of ${this.#topic} are here`;
+    throw new MagnetarError(
+      'CREDIT_EXCEEDED',
+      `the broker delivers more than it may: ${held}, where ${messages} of ${bytes} bytes are allowed`,
+    );
   }
 
   /** Takes in that messages from `index` to below `end` are lost. */
@@ -137,6 +174,8 @@ export class ReceiverQueue {
 
   #finish({ index, count, permits, bytes }: Entry): void {
     this.#given.add(index, index + count);
+    this.#heldMessages -= permits;
+    this.#heldBytes -= bytes;
     this.#consumed(permits, bytes);
   }
 

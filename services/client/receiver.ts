@@ -87,7 +87,8 @@ export class Receiver implements ConsumeMember {
     this.config = config;
     this.#name = config.name;
     this.#instance = channel.environment.random.bytes(INSTANCE_BYTES);
-    this.queue = new ReceiverQueue(config.topic, (messages, bytes) => this.#consumed(messages, bytes));
+    const limits = { messages: config.queueMessages, bytes: config.queueBytes };
+    this.queue = new ReceiverQueue(config.topic, limits, (messages, bytes) => this.#consumed(messages, bytes));
     this.#takers = new Takers(this.queue, (error) => this.fail(error));
     this.acks = new AckSender({
       environment: channel.environment,

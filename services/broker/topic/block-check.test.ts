@@ -12,7 +12,7 @@ interface Fields {
 
 /** A payload area of 1,000 bytes: 500 empty messages. */
 const AREA = Buffer.alloc(1_000, Buffer.from([10, 0]));
-const RULES = { producerName: 'p', producerEpoch: 0, maxMessageBytes: 100 };
+const RULES = { producerName: 'p', producerEpoch: 0, maxMessageBytes: 100, maxMessages: 1_000 };
 
 function check({ compression = 4, size = 1_000, count = 500, payload = deflateSync(AREA) }: Fields = {}): string {
   const writer = new ProtoWriter();
@@ -53,5 +53,18 @@ describe('a compressed batch', () => {
     ],
   ])('with %s is refused', (_, fields, message) => {
     expect(check(fields)).toMatch(message);
+  });
+});
+
+describe('a batch', () => {
+  const payload = Buffer.concat([AREA, AREA, AREA]);
+
+  test.each([
+    ['as it is', { compression: 0, payload }],
+    ['compressed', { size: 3_000, payload: deflateSync(payload) }],
+  ])('of more messages than are allowed is refused: %s', (_, fields) => {
+    expect(check({ ...fields, count: 1_500 })).toBe(
+      'INVALID_ARGUMENT: batch has 1500 messages; at most 1000 are allowed',
+    );
   });
 });

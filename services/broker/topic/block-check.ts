@@ -28,6 +28,8 @@ export interface BlockRules {
   readonly producerName: string;
   readonly producerEpoch: number;
   readonly maxMessageBytes: number;
+  /** How many messages a batch may have. */
+  readonly maxMessages: number;
 }
 
 /**
@@ -68,6 +70,7 @@ function flaw(fields: ProducerBlock | undefined, block: Buffer, rules: BlockRule
     return invalid(`batch names producer "${producerName}" and epoch ${producerEpoch}; granted were ${granted}`);
   }
   if (block.length > MAX_BLOCK_BYTES) return tooLarge('batch', block.length, MAX_BLOCK_BYTES);
+  if (count > rules.maxMessages) return tooMany(count, rules.maxMessages);
   const miscounted = fields.compression === 0 ? countFlaw(fields) : compressedFlaw(fields);
   if (miscounted !== undefined) return miscounted;
   const span = fields.lastSequenceId - fields.firstSequenceId;
@@ -100,6 +103,11 @@ function compressedFlaw(fields: ProducerBlock): MagnetarError | undefined {
 
 function invalid(text: string): MagnetarError {
   return new MagnetarError('INVALID_ARGUMENT', text);
+}
+
+function tooMany(count: number, limit: number): MagnetarError {
+  const text = `batch has ${count} messages; at most ${limit} are allowed`;
+  return new MagnetarError('INVALID_ARGUMENT', text, { details: { count: String(count), limit: String(limit) } });
 }
 
 function tooLarge(what: string, bytes: number, limit: number): MagnetarError {

@@ -111,6 +111,7 @@ export interface PublisherOptions {
   readonly traffic: Traffic;
   readonly clock: Clock;
   readonly maxMessageBytes: number;
+  readonly maxMessagesPerBatch: number;
   /** A name that no producer of this topic has had. */
   readonly makeName: () => string;
 }
@@ -174,8 +175,8 @@ export class Publisher {
   }
 
   publish(producer: TopicProducer, batch: PublishBatch, settle: (result: PublishResult) => void): boolean {
-    const { maxMessageBytes, ownership, topic } = this.#options;
-    const rules = { producerName: producer.name, producerEpoch: PRODUCER_EPOCH, maxMessageBytes };
+    const { maxMessageBytes, maxMessagesPerBatch: maxMessages, ownership, topic } = this.#options;
+    const rules = { producerName: producer.name, producerEpoch: PRODUCER_EPOCH, maxMessageBytes, maxMessages };
     const checked = checkBlock(batch, rules);
     if (checked.error !== undefined) {
       settle(refused(checked.lastSequenceId, checked.error));

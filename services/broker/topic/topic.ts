@@ -105,11 +105,12 @@ export class Topic {
     const made = (what: string) => (): string => {
       return `${options.brokerId}-${ownership.epoch}-${what}${dependencies.nextNumber()}`;
     };
-    const { maxMessageBytes } = options;
+    const { maxMessageBytes, maxMessagesPerBatch } = options;
+    const sizes = { maxMessageBytes, maxMessagesPerBatch };
     const { reader } = parts;
     const log = this.#log;
     const shared = { topic, ownership, clock };
-    this.publisher = new Publisher({ ...shared, dedup, log, traffic, maxMessageBytes, makeName: made('') });
+    this.publisher = new Publisher({ ...shared, dedup, log, traffic, ...sizes, makeName: made('') });
     this.consumers = new Consumers({ ...shared, random, reader, ackLog }, traffic, made('c'));
     this.control = new SubscriptionControl({ topic, reader, ackLog, consumers: this.consumers });
   }
