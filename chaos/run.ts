@@ -2,12 +2,13 @@
  * The crash tests and the damage matrix at length. Prints one line per round and one per run; ends with 1 when a guarantee was
  * broken.
  *
- *   npm run chaos -- [--full] [--seed N]      with --full 30 rounds of each kind of kill, 10 power cuts and 200 damaged folders,
- *                                             else 5, 2 and 20
+ *   npm run chaos -- [--full] [--seed N]      with --full 30 rounds of each kind of kill, 10 power cuts, 200 damaged folders and
+ *                                             10 GB beside each kind of slow client, else 5, 2, 20 and 1 GB
  */
 import { parseArgs } from 'node:util';
 import { type CrashReport, crashRounds } from './support/crash.ts';
 import { caseOf, DamageMatrix, describeCase } from './support/damage-matrix.ts';
+import { memoryRounds } from './support/memory-rounds.ts';
 import { PowerDisk } from './support/power.ts';
 import { type Cluster, fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
 
@@ -73,4 +74,7 @@ try {
   await disk.remove();
 }
 await damageMatrix(values.full ? 200 : 20);
+const megabytes = values.full ? 10_000 : 1_000;
+console.log(`\nmemory, ${megabytes} MB beside each kind of slow client`);
+broken += await memoryRounds(megabytes, console.log);
 process.exit(broken === 0 ? 0 : 1);

@@ -54,6 +54,8 @@ export interface BrokerDependencies {
   readonly memory?: MemoryBudget;
 }
 
+/** How long those who have never read much may stand still while others like them wait for memory. */
+const FIRST_READ_PATIENCE_MS: number = 2_000;
 const REGISTER_FIRST_MS: number = 100;
 const REGISTER_HIGHEST_MS: number = 5_000;
 
@@ -88,6 +90,7 @@ class RunningBroker implements Broker {
       write: memory.share('write'),
       ack: memory.share('ack'),
       read: new StallGuard(clock, memory.share('read')),
+      firstRead: new StallGuard(clock, memory.share('firstRead'), FIRST_READ_PATIENCE_MS),
     };
     this.#sessions = new Sessions({ clock, logger, options, topics, stats: this.#stats, memory: uses });
     this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());

@@ -8,7 +8,6 @@ import { MagnetarError } from '../lib/errors.ts';
 import { memoryBudget } from '../runtime/memory.ts';
 import { MemoryMetrics } from '../runtime/memory-metrics.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
-import { StallGuard } from '../runtime/stall-guard.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
 import { bookieBanner } from './banner.ts';
 import { folderError, openDataFolder } from './data-folder.ts';
@@ -38,8 +37,7 @@ async function start(context: RoleContext, options: BookieOptions): ReturnType<P
     bookie = await openBookie({ environment, folder: bookieFolder(0), id: address });
     lifecycle.add('bookie', async () => await bookie.close());
     const memory = memoryBudget(options.memoryBudgetBytes);
-    const intake = new StallGuard(environment.clock, memory.share('intake'));
-    const grpc = openGrpcServer(lifecycle, 'bookie', intake);
+    const grpc = openGrpcServer(context, 'bookie', memory);
     sources = [bookie.metrics, new MemoryMetrics(memory), grpc.connections];
     const serverName = `magnetar bookie ${version}`;
     const service = addBookieService(grpc.server, bookie, { environment, serverName, memory });

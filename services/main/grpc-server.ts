@@ -1,8 +1,11 @@
 import type { Server } from '@grpc/grpc-js';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
-import type { Lifecycle } from '../runtime/lifecycle.ts';
-import type { StallGuard } from '../runtime/stall-guard.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { MemoryBudget } from '../runtime/memory.ts';
+import { StallGuard } from '../runtime/stall-guard.ts';
 import { Connections } from '../wire/connections.ts';
+import type { RoleContext } from './role-context.ts';
+import type { IntakeMemory } from '../wire/intake.ts';
 import { bindWithWideWindows, createServer } from '../wire/server.ts';
 
 /** Until authentication is there, everything is served to this machine alone. */
@@ -33,8 +36,23 @@ async function shutDown(server: Server): Promise<void> {
   });
 }
 
+/** How long those who have never sent much may stand still while others like them wait for memory. */
+const FIRST_INTAKE_PATIENCE_MS = 2_000;
+
+function intakeMemory(clock: Clock, budget: MemoryBudget): IntakeMemory {
+  return {
+    intake: new StallGuard(clock, budget.share('intake')),
+    firstIntake: new StallGuard(clock, budget.share('firstIntake'), FIRST_INTAKE_PATIENCE_MS),
+  };
+}
+
 /** Makes a server, with memory for what comes in, that closes with the lifecycle: after everything that is added to it later. */
-export function openGrpcServer(lifecycle: Lifecycle, of: 'broker' | 'bookie', memory: StallGuard): GrpcServer {
+export function openGrpcServer(
+  { environment: { clock }, lifecycle }: RoleContext,
+  of: 'broker' | 'bookie',
+  budget: MemoryBudget,
+): GrpcServer {
+  const memory = intakeMemory(clock, budget);
   const connections = new Connections(of);
   const server = createServer();
   lifecycle.add('gRPC server', async () => await shutDown(server));

@@ -19,7 +19,6 @@ import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { memoryBudget } from '../runtime/memory.ts';
 import { MemoryMetrics } from '../runtime/memory-metrics.ts';
-import { StallGuard } from '../runtime/stall-guard.ts';
 import { labelText, type MetricSource } from '../runtime/metrics.ts';
 import { type DataFolder, folderError, openDataFolder, requireMetadata } from './data-folder.ts';
 import { openGrpcServer } from './grpc-server.ts';
@@ -140,7 +139,7 @@ async function openBroker(
   const ledgers = openLedgers({ environment, store, bookies, quorum, memory: memory.share('write') });
   lifecycle.add('ledgers', async () => await ledgers.close());
   await ensureDefaults(store, environment.clock.now());
-  const server = openGrpcServer(lifecycle, 'broker', new StallGuard(environment.clock, memory.share('intake')));
+  const server = openGrpcServer(context, 'broker', memory);
   const serverName = `magnetar ${options.version}`;
   const settings = { ...options.broker, cluster: CLUSTER, serverName, closeMs: BROKER_CLOSE_MS };
   const broker = await startBroker({ environment, store, ledgers, memory, options: settings });

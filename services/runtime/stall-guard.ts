@@ -12,7 +12,6 @@ export interface Holder {
   end(error: MagnetarError): void;
 }
 
-/** So long may somebody wait for memory, and so long may a holder stand still before it is taken from him. */
 const PATIENCE_MS = 5_000;
 
 /**
@@ -22,12 +21,15 @@ const PATIENCE_MS = 5_000;
 export class StallGuard {
   readonly share: ByteShare;
   readonly clock: Clock;
+  readonly #patienceMs: number;
   readonly #holders: Set<Holder> = new Set();
   #watching = false;
 
-  constructor(clock: Clock, share: ByteShare) {
+  /** @param patienceMs so long may somebody wait for memory, and so long may a holder stand still before it is taken from him */
+  constructor(clock: Clock, share: ByteShare, patienceMs: number = PATIENCE_MS) {
     this.clock = clock;
     this.share = share;
+    this.#patienceMs = patienceMs;
   }
 
   add(holder: Holder): void {
@@ -47,16 +49,16 @@ export class StallGuard {
   #watch(): void {
     if (this.#watching) return;
     this.#watching = true;
-    this.clock.after(PATIENCE_MS, () => this.#check(), { unref: true });
+    this.clock.after(this.#patienceMs, () => this.#check(), { unref: true });
   }
 
   #check(): void {
     this.#watching = false;
     if (this.share.waiting === 0) return;
-    const before = this.clock.monotonic() - PATIENCE_MS;
+    const before = this.clock.monotonic() - this.#patienceMs;
     for (const holder of this.#holders) {
       if (holder.heldBytes === 0 || holder.progressAt > before) continue;
-      const text = `memory for ${this.share.name} is short, and ${holder.heldBytes} bytes have not moved for ${PATIENCE_MS} ms`;
+      const text = `memory for ${this.share.name} is short, and ${holder.heldBytes} bytes have not moved for ${this.#patienceMs} ms`;
       holder.end(new MagnetarError('QUEUE_FULL', `${text}; connect again`));
     }
     this.#watch();

@@ -7,6 +7,7 @@ import {
   type ServerHttp2Stream,
 } from 'node:http2';
 import type { MagnetarError } from '../lib/errors.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { Holder, StallGuard } from '../runtime/stall-guard.ts';
 
 /** A window of HTTP/2 as every connection has it: what a client may send that is not read. */
@@ -34,25 +35,36 @@ const WRITES = /\/(Publish|Append)$/;
 /** There, too, frames wait that are larger. */
 const LARGE_FRAME_BYTES = 1_048_576;
 
+/** Who has sent so much in whole frames is a client that ends what it begins. */
+const PROVEN_BYTES = 262_144;
+
+/** Memory for what comes in. */
+export interface IntakeMemory {
+  readonly intake: StallGuard;
+  /** For frames of clients that have not yet sent much: no number of clients that begin frames comes in the way of the others. */
+  readonly firstIntake: StallGuard;
+}
+
 /** One connection: its window. */
 class Sender {
   activeAt: number;
   /** The bytes of its window that were taken; 0: it is narrow. */
   wideBytes = 0;
   #received = 0;
+  #completeBytes = 0;
   readonly #session: Http2Session;
   readonly #intake: Intake;
 
   constructor(session: Http2Session, intake: Intake) {
     this.#session = session;
     this.#intake = intake;
-    this.activeAt = intake.guard.clock.monotonic();
+    this.activeAt = intake.clock.monotonic();
     session.once('close', () => this.narrow());
   }
 
   /** Bytes have come. */
   received(bytes: number): void {
-    this.activeAt = this.#intake.guard.clock.monotonic();
+    this.activeAt = this.#intake.clock.monotonic();
     if (this.wideBytes > 0) return;
     this.#received += bytes;
     if (this.#received < MUCH_BYTES) return;
@@ -60,6 +72,17 @@ class Sender {
     if (this.#session.closed) return;
     this.#intake.widen(this);
     if (this.wideBytes > 0) this.#session.settings({ initialWindowSize: this.wideBytes });
+  }
+
+  /** A whole frame has come. */
+  completed(bytes: number): void {
+    if (this.#completeBytes < PROVEN_BYTES) this.#completeBytes += bytes;
+  }
+
+  /** Of the memory for its frames. */
+  get guard(): StallGuard {
+    const { intake, firstIntake } = this.#intake.memory;
+    return this.#completeBytes < PROVEN_BYTES ? firstIntake : intake;
   }
 
   /** Gives the wide window back. Idempotent. */
@@ -81,7 +104,8 @@ class FrameMeter implements Holder {
   progressAt = 0;
   readonly #stream: ServerHttp2Stream;
   readonly #sender: Sender;
-  readonly #guard: StallGuard;
+  /** Of the memory of the frame that is coming, and of those that are complete. */
+  #guard: StallGuard;
   /** Frames above this size wait for memory. */
   readonly #patientAbove: number;
   readonly #maxFrameBytes: number;
@@ -103,7 +127,7 @@ class FrameMeter implements Holder {
     this.#maxFrameBytes = intake.maxFrameBytes;
     this.#stream = stream;
     this.#sender = sender;
-    this.#guard = intake.guard;
+    this.#guard = sender.guard;
   }
 
   start(): void {
@@ -165,6 +189,7 @@ class FrameMeter implements Holder {
 
   #begin(size: number): void {
     if (size > this.#maxFrameBytes) return; // the stream will end with it
+    if (this.#complete === 0 && this.#waiting === undefined) this.#guard = this.#sender.guard;
     const { share } = this.#guard;
     const bytes = Math.min(size, share.mostBytes);
     this.#frames++;
@@ -215,6 +240,7 @@ class FrameMeter implements Holder {
 
   #completed(): void {
     this.#guard.remove(this);
+    this.#sender.completed(this.#coming);
     this.#complete += this.#coming;
     this.#coming = 0;
   }
@@ -243,7 +269,8 @@ class FrameMeter implements Holder {
 
 /** All of a server's. */
 export class Intake {
-  readonly guard: StallGuard;
+  readonly memory: IntakeMemory;
+  readonly clock: Clock;
   readonly #senders: WeakMap<Http2Session, Sender> = new WeakMap();
   /** With wide windows. */
   readonly #wide: Set<Sender> = new Set();
@@ -252,9 +279,9 @@ export class Intake {
   /** Frames above this size end their stream. */
   readonly maxFrameBytes: number;
 
-  /** @param guard of the memory that it takes */
-  constructor(guard: StallGuard, maxFrameBytes: number) {
-    this.guard = guard;
+  constructor(memory: IntakeMemory, maxFrameBytes: number) {
+    this.memory = memory;
+    this.clock = memory.intake.clock;
     this.maxFrameBytes = maxFrameBytes;
   }
 
@@ -275,7 +302,7 @@ export class Intake {
   /** Takes memory for a wide window; that of others who send nothing any more, if need be. */
   widen(sender: Sender): void {
     const bytes = this.#windowBytes() || this.#narrowIdle();
-    if (bytes === 0 || !this.guard.share.tryTake(bytes)) return;
+    if (bytes === 0 || !this.memory.intake.share.tryTake(bytes)) return;
     sender.wideBytes = bytes;
     this.#wideBytes += bytes;
     this.#wide.add(sender);
@@ -284,19 +311,19 @@ export class Intake {
   narrowed(sender: Sender): void {
     this.#wide.delete(sender);
     this.#wideBytes -= sender.wideBytes;
-    this.guard.share.give(sender.wideBytes);
+    this.memory.intake.share.give(sender.wideBytes);
   }
 
   /** How wide the next window may be; 0: there is no memory for another one. */
   #windowBytes(): number {
-    const free = this.guard.share.mostBytes * PART_FOR_WINDOWS - this.#wideBytes;
+    const free = this.memory.intake.share.mostBytes * PART_FOR_WINDOWS - this.#wideBytes;
     let bytes = WIDEST_BYTES;
     while (bytes > LEAST_WIDE_BYTES && bytes > free * PART_FOR_ONE) bytes /= 2;
     return bytes <= free ? bytes : 0;
   }
 
   #narrowIdle(): number {
-    const before = this.guard.clock.monotonic() - WINDOW_IDLE_MS;
+    const before = this.clock.monotonic() - WINDOW_IDLE_MS;
     for (const sender of this.#wide) if (sender.activeAt < before) sender.narrow();
     return this.#windowBytes();
   }

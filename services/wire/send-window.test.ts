@@ -6,7 +6,7 @@ import { smallMemory } from '../runtime/testing/small-memory.ts';
 import { SendWindow } from './send-window.ts';
 
 const KB = 10_000;
-const FIRST = 26 * KB;
+const FIRST = 13 * KB;
 const MOST = 40 * KB;
 
 class Streams {
@@ -59,6 +59,8 @@ test('a lone stream has a window that widens as its client takes, and gives ever
   expect(streams.room).toEqual([1]);
   expect(fill(window)).toBe(6 * KB);
   window.taken(FIRST + 3 * KB);
+  expect(fill(window)).toBe(32 * KB);
+  window.taken(32 * KB);
   expect(fill(window)).toBe(MOST);
   window.close();
   window.taken(KB);
@@ -119,6 +121,42 @@ test('what was waited for is there for the next read, and goes back when nobody 
   expect(granted).toEqual([4 * KB, 0]);
   expect(windows.map(({ heldBytes }) => heldBytes)).toEqual([4 * KB, 0]);
   expect(streams.share.usedBytes).toBe(4 * KB);
+});
+
+test('a read that is under way keeps its memory until it is through, also when its stream is gone', () => {
+  const streams = new Streams(1_600 * KB);
+  const window = streams.open(1);
+  window.add(3 * KB);
+  expect(window.reserve(5 * KB, KB)).toBe(5 * KB);
+  window.close();
+  expect(streams.share.usedBytes).toBe(5 * KB);
+  window.add(5 * KB); // what was read goes nowhere
+  window.cancel(5 * KB);
+  expect(streams.share.usedBytes).toBe(0);
+});
+
+test('clients that have never taken much do not come in the way of those who have', async () => {
+  const memory = smallMemory({ read: 100 * KB, firstRead: 50 * KB });
+  const clock = new ManualClock();
+  const [read, first] = [memory.share('read'), memory.share('firstRead')];
+  const [guard, firstGuard] = [new StallGuard(clock, read), new StallGuard(clock, first, 2_000)];
+  const window = (): SendWindow =>
+    new SendWindow({ guard, firstGuard, mostBytes: MOST, onRoom: () => undefined, end: () => undefined });
+  const live = window();
+  for (let n = 0; n < 3; n++) {
+    fill(live, 10 * KB);
+    live.taken(10 * KB);
+  }
+  expect(fill(live, 10 * KB)).toBe(10 * KB);
+  expect([read.usedBytes, first.usedBytes]).toEqual([10 * KB, 0]);
+  const stalled = Array.from({ length: 20 }, window);
+  for (const each of stalled) fill(each, 10 * KB);
+  expect([first.usedBytes, first.waiting]).toEqual([50 * KB, 15]);
+  live.taken(10 * KB);
+  expect(fill(live, 10 * KB)).toBe(10 * KB);
+  for (const each of [live, ...stalled]) each.close();
+  await settle();
+  expect([read.usedBytes, first.usedBytes, first.waiting]).toEqual([0, 0, 0]);
 });
 
 test('a stream that goes while it waits takes nothing', async () => {

@@ -6,9 +6,8 @@ import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
 
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
-import type { StallGuard } from '../runtime/stall-guard.ts';
 import type { Connections } from './connections.ts';
-import { Intake, NARROW_WINDOW_BYTES } from './intake.ts';
+import { Intake, type IntakeMemory, NARROW_WINDOW_BYTES } from './intake.ts';
 
 /** The largest gRPC message, in bytes. */
 export const MAX_FRAME_BYTES = 16_777_216;
@@ -86,7 +85,7 @@ export interface Watching {
   /** Counts who connects. */
   readonly connections?: Connections;
   /** The memory for what comes in and is not handled. Uncounted when not given. */
-  readonly memory?: StallGuard;
+  readonly memory?: IntakeMemory;
 }
 
 /**

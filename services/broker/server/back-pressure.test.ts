@@ -107,6 +107,7 @@ function connect(): { call: StalledCall; session: ConsumeSession } {
     write: memory.share('write'),
     ack: memory.share('ack'),
     read: new StallGuard(clock, memory.share('read')),
+    firstRead: new StallGuard(clock, memory.share('firstRead')),
   };
   const stats = new BrokerStats(clock);
   const shared = { clock, logger, options: OPTIONS, stats, memory: uses, topics: () => topics };

@@ -96,6 +96,7 @@ export class ConsumeSession {
     });
     this.#window = new SendWindow({
       guard: memory.read,
+      firstGuard: memory.firstRead,
       mostBytes: options.deliveryWindowBytes,
       onRoom: () => this.#runReads(),
       end: (error) => this.#stream.fail(error),

@@ -35,6 +35,8 @@ interface SessionMemory {
   readonly ack: ByteShare;
   /** Entries that were read for consumers, which have not taken them. */
   readonly read: StallGuard;
+  /** The same, of those who have never taken much. */
+  readonly firstRead: StallGuard;
 }
 
 /** What sessions share. */

@@ -13,8 +13,10 @@ export function smallMemory(limits: Readonly<Partial<Record<MemoryUse, number>>>
     totalBytes: usual.totalBytes,
     shares: {
       intake: share('intake'),
+      firstIntake: share('firstIntake'),
       write: share('write'),
       read: share('read'),
+      firstRead: share('firstRead'),
       ack: share('ack'),
       recovery: share('recovery'),
       cache: share('cache'),
