@@ -128,7 +128,7 @@ describe('ten thousand topics', () => {
     const { lines, ms } = await stretches(true);
     expect(lines).toBeGreaterThan(300_000);
     // What the garbage collector and the compiler take comes on top; most stretches show what is ours.
-    expect(ms.length).toBeGreaterThan(50);
+    expect(ms.length).toBeGreaterThan(20);
     expect(ms[Math.floor(ms.length / 2)]).toBeLessThan(5);
   });
 
