@@ -200,7 +200,12 @@ describe('what is wrong with one batch is said in its receipt', () => {
     ['a count that is too high', block({ count: 3, last: 9n }), 'INVALID_ARGUMENT', /has 2 messages and says 3/],
     ['a count that is too low', block({ count: 1 }), 'INVALID_ARGUMENT', /has 2 messages and says 1/],
     ['no message', block({ count: 0, payload: NOBODY }), 'INVALID_ARGUMENT', /0 messages/],
-    ['a count of four thousand million', block({ count: 4_294_967_295 }), 'INVALID_ARGUMENT', /says 4294967295/],
+    [
+      'a count of four thousand million',
+      block({ count: 4_294_967_295 }),
+      'INVALID_ARGUMENT',
+      /4294967295 messages; at most 100000/,
+    ],
     ['sequence ids that fall', block({ first: 5n, last: 3n }), 'INVALID_ARGUMENT', /rise/],
     ['too few sequence ids', block({ last: 0n }), 'INVALID_ARGUMENT', /rise/],
     ['the name of another producer', block({ name: 'q' }), 'INVALID_ARGUMENT', /"q"/],
