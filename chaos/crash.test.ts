@@ -6,14 +6,17 @@ import { PowerDisk } from './support/power.ts';
 import { fourProcesses, onPowerDisk, oneProcess } from './support/victims.ts';
 
 const SEED = Math.floor(Math.random() * 2 ** 31);
-const options = (rounds: number, patienceMs = 45_000): CrashOptions => ({
+const options = (rounds: number): CrashOptions => ({
   rounds,
   seed: SEED,
   leastPublishes: 10_000,
   leastAcks: 1_000,
-  patienceMs,
+  patienceMs: 45_000,
   log: (line) => console.log(`seed ${SEED}, ${line}`),
+  failed: (lastWords) => console.log(lastWords),
 });
+/** Of something that is to fail. */
+const sabotaged = (rounds: number): CrashOptions => ({ ...options(rounds), patienceMs: 10_000, failed: () => {} });
 
 /** What gave a broken promise away: a violation that the checks find, or something that the server or an app trips over. */
 async function noticed(report: Promise<CrashReport>): Promise<readonly string[]> {
@@ -33,7 +36,7 @@ describe('kill -9 under load', { timeout: 180_000 }, () => {
 
   test('is noticed when the disk says too early that it has written', async () => {
     await using cluster = await oneProcess('chaos/sabotage/lazy-disk.js');
-    expect(await noticed(crashRounds(cluster, options(3, 10_000)))).not.toEqual([]);
+    expect(await noticed(crashRounds(cluster, sabotaged(3)))).not.toEqual([]);
   });
 
   test('of the broker or one of three bookie processes', async () => {
@@ -63,6 +66,6 @@ describe('a power cut under load', { timeout: 180_000 }, () => {
   test('is noticed when fsync does nothing', async () => {
     disk = await PowerDisk.create(2_048);
     await using cluster = await onPowerDisk(disk, { LD_PRELOAD: '/usr/lib/x86_64-linux-gnu/libeatmydata.so' });
-    expect(await noticed(crashRounds(cluster, options(2, 10_000)))).not.toEqual([]);
+    expect(await noticed(crashRounds(cluster, sabotaged(2)))).not.toEqual([]);
   });
 });

@@ -30,6 +30,7 @@ async function leg(rounds: number, legSeed: number, start: () => Promise<Cluster
     leastAcks: 1_000,
     patienceMs: 60_000,
     log: console.log,
+    failed: console.log,
   });
 }
 

@@ -2,6 +2,8 @@
  * Rounds of: load, kill at a random moment, restart, check. The oracle is `history.ts`.
  */
 import { Client } from '../../services/client/index.ts';
+import { toMagnetarError } from '../../services/lib/errors.ts';
+import type { LogFields, Logger } from '../../services/runtime/logger.ts';
 import { checkAcks, checkTopic, promised } from './history.ts';
 import { LoadConsumer, LoadProducer, readTopic } from './load.ts';
 
@@ -10,6 +12,8 @@ export interface Victims {
   readonly serviceUrl: string;
   /** Hits one of them at the call and brings it back. `pick` is in [0, 1). Returns what was hit. */
   strike(pick: number): Promise<string>;
+  /** The last lines of their logs. */
+  lastWords(): string;
 }
 
 export interface CrashOptions {
@@ -21,6 +25,8 @@ export interface CrashOptions {
   /** How long an operation of the SDK, or a round, may make no progress. */
   readonly patienceMs: number;
   readonly log: (line: string) => void;
+  /** Told what the servers and the app that lives through all strikes said last, when the run fails or finds a violation. */
+  readonly failed: (lastWords: string) => void;
 }
 
 /** What was checked. */
@@ -35,6 +41,27 @@ const TOPIC = 'persistent://public/default/crash';
 const SUBSCRIPTIONS = ['s0', 's1'];
 const PRODUCERS = 4;
 const WINDOW = 400;
+
+const KEPT_LINES = 100;
+
+/** What the SDK says to an app, the last lines of it. */
+class Notes {
+  readonly lines: string[] = [];
+
+  note(message: string, fields: LogFields = {}): void {
+    const facts = JSON.stringify(fields, (_, value: unknown) =>
+      value instanceof Error ? toMagnetarError(value).message : value,
+    );
+    this.lines.push(`${new Date().toISOString()} ${message} ${facts}`);
+    if (this.lines.length > KEPT_LINES) this.lines.shift();
+  }
+
+  get logger(): Logger {
+    const say = (message: string, fields?: LogFields): void => this.note(message, fields);
+    const logger: Logger = { debug() {}, info: say, warn: say, error: say, child: () => logger };
+    return logger;
+  }
+}
 
 function seeded(seed: number): () => number {
   let state = seed >>> 0;
@@ -58,13 +85,22 @@ async function until(enough: () => boolean, producers: readonly LoadProducer[], 
 /** One run over `rounds` strikes; violations end it. @throws when an app would have noticed a strike. */
 export async function crashRounds(victims: Victims, options: CrashOptions): Promise<CrashReport> {
   const clients: Client[] = [];
-  const connect = (): Client => {
-    const client = new Client({ serviceUrl: victims.serviceUrl, operationTimeoutMs: options.patienceMs });
+  const notes = new Notes();
+  const connect = (logger?: Logger): Client => {
+    const client = new Client({ serviceUrl: victims.serviceUrl, operationTimeoutMs: options.patienceMs, logger });
     clients.push(client);
     return client;
   };
+  const failed = (why: string): void => {
+    options.failed(`${why}\nthe app:\n${notes.lines.join('\n')}\n${victims.lastWords()}`);
+  };
   try {
-    return await runRounds(victims, options, connect);
+    const report = await runRounds(victims, options, { connect, notes });
+    if (report.violations.length > 0) failed(report.violations.join('\n'));
+    return report;
+  } catch (error) {
+    failed(String(error));
+    throw error;
   } finally {
     await Promise.allSettled(clients.map((client) => client.close()));
   }
@@ -74,11 +110,15 @@ function sum(values: readonly number[]): number {
   return values.reduce((a, b) => a + b, 0);
 }
 
-async function runRounds(victims: Victims, options: CrashOptions, connect: () => Client): Promise<CrashReport> {
+async function runRounds(
+  victims: Victims,
+  options: CrashOptions,
+  { connect, notes }: { readonly connect: (logger?: Logger) => Client; readonly notes: Notes },
+): Promise<CrashReport> {
   const random = seeded(options.seed);
   const confirmed = SUBSCRIPTIONS.map(() => new Set<number>());
   const violations: string[] = [];
-  const longLived = connect();
+  const longLived = connect(notes.logger);
   const producers = await Promise.all(
     Array.from({ length: PRODUCERS }, (_, i) => LoadProducer.start(longLived, TOPIC, `p${i}`, WINDOW)),
   );
@@ -107,7 +147,9 @@ async function runRounds(victims: Victims, options: CrashOptions, connect: () =>
     );
     await new Promise((resolve) => setTimeout(resolve, random() * 400));
     const counted = `${publishes() - publishesBefore} publishes, ${acks() - acksBefore} acks`;
+    notes.note('strike');
     const hit = await victims.strike(random());
+    notes.note('it is back', { hit });
     await Promise.all(consumers.map((consumer) => consumer.stop()));
     await client.close();
     consumers.forEach((consumer, i) => {

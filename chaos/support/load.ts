@@ -3,7 +3,7 @@
  * app would: through a killed server they notice nothing.
  */
 import type { Client, Consumer, Producer } from '../../services/client/index.ts';
-import { hasCode, toMagnetarError } from '../../services/lib/errors.ts';
+import { hasCode, MagnetarError, toMagnetarError } from '../../services/lib/errors.ts';
 import { ProducerHistory, type Seen } from './history.ts';
 
 /** The payload of message `number` of a producer; long enough to fill pages, cheap to check. */
@@ -99,7 +99,11 @@ export class LoadConsumer {
 
   async #run(): Promise<void> {
     const waiting = new Set<Promise<void>>();
-    let failure: unknown;
+    let failure: MagnetarError | undefined;
+    const failed = (thrown: unknown): void => {
+      const { code, message } = toMagnetarError(thrown);
+      failure ??= new MagnetarError(code, `${message}; at ${new Date().toISOString()}`, { cause: thrown });
+    };
     try {
       for await (const message of this.#consumer.messages({ signal: this.#abort.signal })) {
         const { index } = message;
@@ -111,7 +115,7 @@ export class LoadConsumer {
           .then(
             () => void this.confirmed.add(index),
             (error: unknown) => {
-              if (!hasCode(error, 'ALREADY_CLOSED', 'CANCELLED')) failure ??= error;
+              if (!hasCode(error, 'ALREADY_CLOSED', 'CANCELLED')) failed(error);
             },
           )
           .finally(() => waiting.delete(acked));
@@ -119,10 +123,10 @@ export class LoadConsumer {
         if (waiting.size > 2_000) await Promise.race(waiting);
       }
     } catch (error) {
-      if (!this.#abort.signal.aborted && !hasCode(error, 'ALREADY_CLOSED')) failure ??= error;
+      if (!this.#abort.signal.aborted && !hasCode(error, 'ALREADY_CLOSED')) failed(error);
     }
     await Promise.all(waiting);
-    if (failure !== undefined) throw toMagnetarError(failure);
+    if (failure !== undefined) throw failure;
   }
 
   async stop(): Promise<void> {

@@ -21,6 +21,7 @@ const PROGRAM = built('services/main/magnetar.js');
 const READY_MS = 30_000;
 const STOP_MS = 20_000;
 const KEPT_CHARACTERS = 1_000_000;
+const LAST_LINES = 40;
 
 const children = new Set<ChildProcess>();
 function killAll(): void {
@@ -35,6 +36,10 @@ process.once('SIGTERM', () => {
 function environmentOf(extra: Readonly<Record<string, string>> = {}): NodeJS.ProcessEnv {
   const own = Object.entries(process.env).filter(([name]) => !name.startsWith('MAGNETAR_') && name !== 'FORCE_COLOR');
   return { ...Object.fromEntries(own), NO_COLOR: '1', ...extra };
+}
+
+function lastLines(text: string): string {
+  return text.trimEnd().split('\n').slice(-LAST_LINES).join('\n');
 }
 
 /** A new temporary folder. */
@@ -64,6 +69,8 @@ export class ServerProcess implements AsyncDisposable {
   readyMs = 0;
   stdout = '';
   stderr = '';
+  /** What the process before the last start said last. */
+  #stderrBefore = '';
   readonly #args: readonly string[];
   readonly #env: Readonly<Record<string, string>>;
   readonly #ownsData: boolean;
@@ -118,6 +125,7 @@ export class ServerProcess implements AsyncDisposable {
   /** Starts the process again, on the same ports and data. Only after `kill` or `stop`. */
   async start(): Promise<void> {
     const from = performance.now();
+    this.#stderrBefore = lastLines(this.stderr);
     [this.stdout, this.stderr] = ['', ''];
     const child = spawn(process.execPath, [this.#program, ...this.#args], {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -148,6 +156,12 @@ export class ServerProcess implements AsyncDisposable {
       });
     });
     this.readyMs = performance.now() - from;
+  }
+
+  /** The last lines of its log, and of that of the process before it: for a test that fails. */
+  get lastWords(): string {
+    const name = `${this.role} on port ${this.port}`;
+    return `${name}, before its last start:\n${this.#stderrBefore}\n${name}:\n${lastLines(this.stderr)}`;
   }
 
   /** Sends a signal to the process, and to no other. */

@@ -15,6 +15,7 @@ export async function oneProcess(program?: string): Promise<Cluster> {
   const server = await startStandalone(program === undefined ? {} : { program });
   return {
     serviceUrl: server.serviceUrl,
+    lastWords: () => server.lastWords,
     async strike() {
       await server.kill();
       await server.start();
@@ -34,6 +35,7 @@ export async function fourProcesses(): Promise<Cluster> {
     servers.unshift(broker);
     return {
       serviceUrl: broker.serviceUrl,
+      lastWords: () => servers.map((server) => server.lastWords).join('\n'),
       async strike(pick) {
         const at = Math.floor(pick * servers.length);
         const server = servers[at] ?? broker;
@@ -54,6 +56,7 @@ export async function onPowerDisk(disk: PowerDisk, env: Readonly<Record<string, 
   const server = await startStandalone({ data: `${disk.folder}/data`, env });
   return {
     serviceUrl: server.serviceUrl,
+    lastWords: () => server.lastWords,
     async strike() {
       await disk.cut();
       await server.kill();

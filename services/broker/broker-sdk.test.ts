@@ -1,6 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Client, type MessageId, type Producer } from '../client/index.ts';
 import { Gate } from '../ledger/testing/gate.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import type { LedgerId } from '../lib/ids.ts';
 import { BrokerWorld, type RunningTestBroker } from './testing/broker-world.ts';
 
@@ -93,4 +94,23 @@ describe('what an app sends again gets its original ids', () => {
     expect(again.slice(-1_024).map(String)).toEqual(before.slice(-1_024).map(String));
     expect(await readAll(next)).toEqual(texts);
   });
+});
+
+test('an acknowledgment under way when the ack log fails is made again once the topic is open again', async () => {
+  const [bookie] = world.cluster.bookies;
+  if (bookie === undefined) throw new Error('there is a bookie');
+  const broker = await world.start();
+  await sendAll(await connect(broker), numbered(2));
+  const client = new Client({ serviceUrl: `grpc://127.0.0.1:${broker.port}`, operationTimeoutMs: 5_000 });
+  clients.push(client);
+  const consumer = await client.subscribe({ topic: TOPIC, subscription: 's', startPosition: 'earliest' });
+  await consumer.acknowledge(await consumer.receive());
+  const second = await consumer.receive();
+  let refusals = 0;
+  bookie.before = ({ type }) => {
+    // No error of this acknowledgment: to an app it would say nothing, and it could do nothing.
+    if (type === 'append' && refusals++ === 0) throw new MagnetarError('LEDGER_FENCED', 'fenced by the test');
+  };
+  await consumer.acknowledge(second);
+  expect(refusals).toBeGreaterThan(1);
 });

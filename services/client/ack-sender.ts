@@ -10,9 +10,14 @@ import { AckWindow } from './protocol/ack-window.ts';
 import { reconnectDelay } from './stream-keeper.ts';
 
 interface AckWaiter extends Deferred<void> {
-  /** On the monotonic clock. */
+  /** In the time that this process was running. */
   readonly deadline: number;
 }
+
+/** How often it is looked whether this process runs: where it stood still for longer, that does not count. */
+const LOOK_MS = 1_000;
+/** Acknowledgments that cannot be sent are gathered, and share a deadline, for this part of the timeout, and LOOK_MS. */
+const GATHERING_PART = 1 / 8;
 
 /** What an AckSender is made of. */
 export interface AckSenderOptions {
@@ -22,6 +27,8 @@ export interface AckSenderOptions {
   readonly subscription: string;
   /** Called when there may be something to send. */
   readonly ready: () => void;
+  /** What is to be said of the connection when an acknowledgment is late. */
+  readonly standing: () => string;
 }
 
 /** The acknowledgments of a consumer on their way: their promises, deadlines and refusals. */
@@ -29,6 +36,10 @@ export class AckSender {
   readonly #options: AckSenderOptions;
   readonly #window: AckWindow<AckWaiter>;
   #sweep: Timer | undefined;
+  /** When the sweep is due, on the monotonic clock. */
+  #due = 0;
+  /** So long this process has stood still: receipts lay in its socket meanwhile, or it was not there to connect again. */
+  #stoodStill = 0;
   /** Until it fires, nothing is sent: the broker had refused for the time being. */
   #pause: Timer | undefined;
   #attempt = 0;
@@ -41,9 +52,21 @@ export class AckSender {
   }
 
   #newWaiter(): AckWaiter {
-    const { environment, timeoutMs } = this.#options;
-    this.#sweep ??= environment.clock.after(timeoutMs, () => this.#sweepNow(), { unref: true });
-    return { ...deferred<void>(), deadline: environment.clock.monotonic() + timeoutMs };
+    const { timeoutMs } = this.#options;
+    if (this.#sweep === undefined) this.#sweepIn(timeoutMs);
+    return { ...deferred<void>(), deadline: this.#running + timeoutMs };
+  }
+
+  /** How long this process was running, in ms, from somewhere on. */
+  get #running(): number {
+    return this.#options.environment.clock.monotonic() - this.#stoodStill;
+  }
+
+  #sweepIn(ms: number): void {
+    const { clock } = this.#options.environment;
+    const wait = Math.min(Math.max(ms, 1), LOOK_MS);
+    this.#due = clock.monotonic() + wait;
+    this.#sweep = clock.after(wait, () => this.#sweepNow(), { unref: true });
   }
 
   /** True when there is something to send, and it may be sent. */
@@ -112,15 +135,26 @@ export class AckSender {
 
   #sweepNow(): void {
     this.#sweep = undefined;
-    const { environment, timeoutMs, subscription } = this.#options;
-    const now = environment.clock.monotonic();
-    const why = this.#refusal === undefined ? '' : ` (${this.#refusal.message})`;
-    const text = `acknowledging on subscription ${subscription} was not confirmed within operationTimeoutMs, ${timeoutMs} ms${why}`;
-    const error = new MagnetarError(codeOfTimeout(this.#refusal), text);
-    for (const waiter of this.#window.giveUp(({ deadline }) => deadline <= now)) waiter.reject(error);
+    const late = this.#options.environment.clock.monotonic() - this.#due;
+    if (late > LOOK_MS) this.#stoodStill += late;
+    const now = this.#running;
+    const { oldest, gathering } = this.#window;
+    if (oldest !== undefined && oldest.deadline <= now) {
+      const error = this.#late();
+      for (const waiter of this.#window.giveUp(({ deadline }) => deadline <= now)) waiter.reject(error);
+    }
+    const freshUntil = now + this.#options.timeoutMs * (1 - GATHERING_PART);
+    if (gathering !== undefined && gathering.deadline < freshUntil) this.#window.seal();
     const deadline = this.#window.oldest?.deadline;
-    if (deadline === undefined) return;
-    this.#sweep = environment.clock.after(Math.max(deadline - now, 1), () => this.#sweepNow(), { unref: true });
+    if (deadline !== undefined) this.#sweepIn(deadline - now);
+  }
+
+  #late(): MagnetarError {
+    const { timeoutMs, subscription, standing } = this.#options;
+    const { sent, size } = this.#window;
+    const why = this.#refusal?.message ?? `${sent} of ${size} Acks are sent; ${standing()}`;
+    const text = `acknowledging on subscription ${subscription} was not confirmed within operationTimeoutMs, ${timeoutMs} ms (${why})`;
+    return new MagnetarError(codeOfTimeout(this.#refusal), text);
   }
 
   /** Gives everything up. */

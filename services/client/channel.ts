@@ -32,6 +32,9 @@ interface Frames<Item, Request, Response> {
   readonly frame: (items: readonly Item[]) => Request;
 }
 
+/** A server that says no hello for so long is given up, so that those who wait still have time for another try. */
+const HELLO_MS = 10_000;
+
 interface AnyRequest {
   readonly hello?: ClientHello;
 }
@@ -73,7 +76,7 @@ export abstract class Channel<
       link: options.link,
       method: frames.method,
       decode: frames.decode,
-      helloTimeoutMs: options.operationTimeoutMs,
+      helloTimeoutMs: Math.min(HELLO_MS, options.operationTimeoutMs),
       owner: this,
     });
   }

@@ -1,6 +1,7 @@
 import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis, SequenceId } from '../lib/ids.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
 import { BlockBuilder } from '../wire/block.ts';
 import type { Delivery } from '../wire/frames.ts';
@@ -281,4 +282,29 @@ describe('memory', () => {
       );
     },
   );
+});
+
+test('a broker that says no hello is given up while those who wait still have time for another try', async () => {
+  const opened = deferred<void>();
+  let hellos = 0;
+  broker.hooks.greet = () => {
+    opened.resolve();
+    return ++hellos > 1;
+  };
+  const late: (() => void)[] = [];
+  const clock: Clock = {
+    ...nodeClock,
+    after(ms, callback, options) {
+      if (ms !== 10_000) return nodeClock.after(ms, callback, options);
+      late.push(callback);
+      return { cancel() {} };
+    },
+  };
+  const environment = { ...nodeEnvironment, clock };
+  await using patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, environment);
+  const subscribing = subscribe({}, patient);
+  await opened.promise;
+  for (const callback of late.splice(0)) callback();
+  await subscribing;
+  expect(hellos).toBe(2);
 });

@@ -95,6 +95,7 @@ export class Receiver implements ConsumeMember {
       timeoutMs: channel.operationTimeoutMs,
       subscription: config.subscription,
       ready: () => this.askTurn(),
+      standing: () => this.#standing(),
     });
     this.#opened.promise.catch(() => {});
   }
@@ -179,6 +180,12 @@ export class Receiver implements ConsumeMember {
     return subscription === ''
       ? `the reader of ${topic} ${what}`
       : `the consumer of ${topic}, ${subscription}, ${what}`;
+  }
+
+  /** How it stands with the connection, for an error. */
+  #standing(): string {
+    if (this.#state !== 'open') return `the consumer is not open: ${this.lastError?.message ?? this.#state}`;
+    return `the consumer was opened ${Math.round(this.channel.environment.clock.monotonic() - this.#openSince)} ms ago`;
   }
 
   subscribed(answer: Subscribed): void {

@@ -85,8 +85,26 @@ function forgetful(topic: Topic): void {
   topic.publisher.dedup.check = () => ({ kind: 'new' });
 }
 
+/** A topic that now and then does not say what has become of an acknowledgment. */
+function taciturn({ consumers }: Topic): void {
+  const attach = consumers.attach.bind(consumers);
+  let acks = 0;
+  consumers.attach = async (request) => {
+    const consumer = await attach(request);
+    const acknowledge = consumer.acknowledge.bind(consumer);
+    consumer.acknowledge = (below, ranges, done) => {
+      const told = ++acks % 4 !== 0;
+      acknowledge(below, ranges, (error) => {
+        if (told) done(error);
+      });
+    };
+    return consumer;
+  };
+}
+
 const SABOTAGES: readonly (readonly [string, Partial<WorldOptions>])[] = [
   ['a topic without deduplication', { opened: forgetful }],
+  ['a topic that leaves acknowledgments unanswered', { opened: taciturn }],
   ['a disk whose sync does nothing', { newDisk: () => new LyingDisk() }],
   ['a bookie that answers before an entry is on disk', { front: hasty }],
   ['a bookie that does not fence', { front: unfenced }],

@@ -15,6 +15,7 @@ import type { ConnectedClient } from './connected-client.ts';
 import type { ReadLimits } from './entry-cache.ts';
 import { lossError, type LogEntry, type LogItem, type LogLoss } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';
+import { asTopicError } from './managed-ledger.ts';
 import { resolvePosition } from './positions.ts';
 
 /** A read that waits for room for what it will deliver. */
@@ -198,7 +199,11 @@ export class TopicConsumer {
       return;
     }
     const before = this.#state.acked;
-    this.#dependencies.ackLog.acknowledge(subscription, below, ranges, done);
+    const { ackLog, topic } = this.#dependencies;
+    ackLog.acknowledge(subscription, below, ranges, (failed) => {
+      // What the whole log has failed with is no word on this Ack: the topic is opened again, and it may come again.
+      done(failed !== undefined && failed === ackLog.failure ? asTopicError(failed, topic) : failed);
+    });
     this.ackedAt = this.#dependencies.clock.monotonic();
     this.traffic.acknowledged(this.#state.acked - before, this.ackedAt);
     this.#step({ type: 'acked' });

@@ -50,9 +50,9 @@ function isSorted(runs: readonly number[]): boolean {
 
 export class AckWindow<W> {
   readonly #newWaiter: () => W;
-  /** Sealed and not confirmed, oldest first; up to `#unsent` they were given to the stream. */
+  /** Sealed and not confirmed, oldest first; up to `#sent` they were given to the stream. */
   #sealed: SealedAck<W>[] = [];
-  #unsent = 0;
+  #sent = 0;
   #lastId = 0;
   // What is being gathered: runs [from, to), flat, as they came.
   #runs: number[] = [];
@@ -72,7 +72,21 @@ export class AckWindow<W> {
 
   /** True when there is something to give to the stream. */
   get ready(): boolean {
-    return this.#waiter !== undefined || this.#unsent < this.#sealed.length;
+    return this.#waiter !== undefined || this.#sent < this.#sealed.length;
+  }
+
+  /** Acks that are not confirmed; and how many of these were given to the stream. */
+  get size(): number {
+    return this.#sealed.length + (this.#waiter === undefined ? 0 : 1);
+  }
+
+  get sent(): number {
+    return this.#sent;
+  }
+
+  /** Who shares what is being gathered. */
+  get gathering(): W | undefined {
+    return this.#waiter;
   }
 
   /** Who has waited longest. */
@@ -91,7 +105,7 @@ export class AckWindow<W> {
       this.#to++;
     } else {
       if (this.#to > this.#from) this.#runs.push(this.#from, this.#to);
-      if (this.#runs.length >= 2 * MAX_RANGES) this.#seal();
+      if (this.#runs.length >= 2 * MAX_RANGES) this.seal();
       this.#from = index;
       this.#to = index + 1;
     }
@@ -102,7 +116,7 @@ export class AckWindow<W> {
   /** Acknowledges messages from `from` to below `to`; returns the waiter that it shares. */
   addRange(from: number, to: number): W {
     this.#runs.push(from, to);
-    if (this.#runs.length >= 2 * MAX_RANGES) this.#seal();
+    if (this.#runs.length >= 2 * MAX_RANGES) this.seal();
     this.#waiter ??= this.#newWaiter();
     return this.#waiter;
   }
@@ -114,7 +128,8 @@ export class AckWindow<W> {
     return this.#waiter;
   }
 
-  #seal(): void {
+  /** Ends what is being gathered: it becomes an Ack. */
+  seal(): void {
     if (this.#to > this.#from) this.#runs.push(this.#from, this.#to);
     if (this.#waiter !== undefined) {
       const ranges = mergedRanges(this.#runs, this.#below);
@@ -129,45 +144,45 @@ export class AckWindow<W> {
 
   /** The next Ack to give to the stream. What was gathered so far is sealed when nothing older waits to be given. */
   next(): SealedAck<W> | undefined {
-    if (this.#unsent === this.#sealed.length) this.#seal();
-    const ack = this.#sealed[this.#unsent];
-    if (ack !== undefined) this.#unsent++;
+    if (this.#sent === this.#sealed.length) this.seal();
+    const ack = this.#sealed[this.#sent];
+    if (ack !== undefined) this.#sent++;
     return ack;
   }
 
   /** Everything given up to this id is durable; returns the Acks that this settles. */
   confirmed(ackId: number): SealedAck<W>[] {
     let count = 0;
-    while (count < this.#unsent && (this.#sealed[count] as SealedAck<W>).ackId <= ackId) count++;
-    this.#unsent -= count;
+    while (count < this.#sent && (this.#sealed[count] as SealedAck<W>).ackId <= ackId) count++;
+    this.#sent -= count;
     return this.#sealed.splice(0, count);
   }
 
   /** This Ack alone was refused; returns it, and no longer keeps it. */
   refused(ackId: number): SealedAck<W> | undefined {
-    const at = this.#sealed.findIndex((ack, i) => i < this.#unsent && ack.ackId === ackId);
+    const at = this.#sealed.findIndex((ack, i) => i < this.#sent && ack.ackId === ackId);
     if (at < 0) return undefined;
-    this.#unsent--;
+    this.#sent--;
     return this.#sealed.splice(at, 1)[0];
   }
 
   /** Gives an Ack that was refused for a while again, under a new id: ids rise strictly. */
   again(ack: SealedAck<W>): void {
-    this.#seal();
+    this.seal();
     this.#sealed.push({ ...ack, ackId: ++this.#lastId });
   }
 
   /** The stream is gone: every Ack that is not confirmed is to be given again. */
   restart(): void {
-    this.#unsent = 0;
+    this.#sent = 0;
   }
 
   /** Gives up what is late, oldest first, and returns its waiters. Receipts for it are of no consequence. */
   giveUp(isLate: (waiter: W) => boolean): W[] {
-    if (this.#waiter !== undefined && isLate(this.#waiter)) this.#seal();
+    if (this.#waiter !== undefined && isLate(this.#waiter)) this.seal();
     let count = 0;
     while (count < this.#sealed.length && isLate((this.#sealed[count] as SealedAck<W>).waiter)) count++;
-    this.#unsent = Math.max(0, this.#unsent - count);
+    this.#sent = Math.max(0, this.#sent - count);
     return this.#sealed.splice(0, count).map((ack) => ack.waiter);
   }
 }

@@ -110,6 +110,8 @@ export interface FakeHooks {
   subscribe: (subscribe: Subscribe) => { code: string; retryable: boolean } | undefined;
   /** False: a seek is done, or refused, but the answer is lost. */
   answerSeek: () => boolean;
+  /** False: a consume stream is taken in, and nothing is said on it. */
+  greet: () => boolean;
 }
 
 /** What the broker grants. */
@@ -139,6 +141,7 @@ export class FakeBroker {
     ack: () => 'confirm',
     subscribe: () => undefined,
     answerSeek: () => true,
+    greet: () => true,
   };
   readonly #violations: string[] = [];
   readonly publishStreams: Set<FakePublishStream> = new Set();

@@ -58,7 +58,9 @@ export class FakeConsumeStream {
   }
 
   #frame(frame: ConsumeRequest): void {
-    if (frame.hello !== undefined) this.send({ hello: this.#broker.hello(this.#ackItems, 0) });
+    if (frame.hello !== undefined && this.#broker.hooks.greet()) {
+      this.send({ hello: this.#broker.hello(this.#ackItems, 0) });
+    }
     for (const subscribe of frame.subscribes ?? []) this.#subscribe(subscribe);
     for (const flow of frame.flows ?? []) {
       const receiver = this.#receivers.get(flow.consumer);

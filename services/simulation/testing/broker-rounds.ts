@@ -148,6 +148,12 @@ class BrokerRounds {
       world.violation(`stuck: ${this.#producers.map((producer) => producer.state).join('; ')}`);
       return;
     }
+    if (!(await goOn(() => this.#consumers.every(({ underWay }) => underWay === 0)))) {
+      world.violation(
+        `stuck: ${this.#consumers.map(({ underWay }) => underWay).join(', ')} requests of consumers are not answered`,
+      );
+      return;
+    }
     const log = await world.done(this.#readAll(), 'reading everything');
     this.#history.check(log);
     this.#ledgers = new Set(log.map(({ ledgerId }) => ledgerId)).size;

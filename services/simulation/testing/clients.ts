@@ -174,6 +174,11 @@ export class ConsumerClient {
     return this.#ear?.got ?? [];
   }
 
+  /** What the present connection has asked for and was not answered. */
+  get underWay(): number {
+    return this.#ear?.session.underWay ?? 0;
+  }
+
   connect(broker: BrokerProcess): void {
     if (this.#ear?.broker.alive === false) this.cut();
     if (this.#ear !== undefined) return;
