@@ -109,6 +109,7 @@ function rounds(close: string): string {
     // Requests come and go; what stays is a handle.
     const handles = () => process.getActiveResourcesInfo().filter((name) => !name.includes('Req')).toSorted().join();
     say(process.stderr.isTTY ? 'begun on a terminal' : 'begun'); // both pipes are open from here on
+    await new Promise((resolve) => setTimeout(resolve, 50)); // what loading has set off is over
     const before = { handles: handles(), fds: readdirSync('/proc/self/fd').length, listeners: listeners() };
     async function once(i) {
       const standalone = await startStandalone({ port: i % 2 === 0 ? 0 : false, httpPort: i % 2 === 0 ? 0 : false });
@@ -122,7 +123,7 @@ function rounds(close: string): string {
       const { heapUsed, external } = process.memoryUsage();
       return {
         fds: readdirSync('/proc/self/fd').length - before.fds,
-        handles: open === before.handles ? 'none' : open,
+        handles: open === before.handles ? 'none' : open + ' instead of ' + before.handles,
         listeners: JSON.stringify(listeners()) === JSON.stringify(before.listeners) ? 'none' : listeners(),
         folders: readdirSync(tmpdir()).filter((name) => name.startsWith('magnetar-')).length,
         bytes: heapUsed + external,

@@ -85,7 +85,7 @@ export class App implements AsyncDisposable {
     await writeFile(path.join(this.folder, file), source);
     const child = spawn(process.execPath, [...(options.args ?? []), file], {
       cwd: this.folder,
-      env: { ...process.env, ...options.env },
+      env: { ...process.env, TMPDIR: this.folder, ...options.env }, // what it leaves when it is killed goes with the app
       stdio: ['pipe', 'pipe', 'pipe'],
     });
     const started = new AppProcess(child);
