@@ -10,6 +10,7 @@ const IDLE = 1_000;
 const IDLE_MEGABYTES = 60;
 const MANY = 500;
 const FEW = 5;
+const LARGE_PRODUCERS = 50;
 const PERMITS = { messages: 4_294_967_295, bytes: Number.MAX_SAFE_INTEGER };
 
 /** Who comes beside the consumer that keeps up. */
@@ -26,7 +27,7 @@ async function sdkConsumers(
   each: number,
 ): Promise<() => Promise<void>> {
   const all = Array.from({ length: clients }, () => new Client({ serviceUrl: server.serviceUrl }));
-  const receiverQueueBytes = clients * each === 1 ? undefined : 1_048_576; // what waits in this process
+  const receiverQueueBytes = clients * each === 1 ? undefined : 131_072; // what waits in this process
   for (const [at, client] of all.entries()) {
     const numbers = Array.from({ length: each }, (_, n) => `${at}-${n}`);
     const startPosition = 'earliest' as const;
@@ -139,17 +140,21 @@ async function idleConnections(report: Report): Promise<void> {
 
 async function largeMessages(report: Report): Promise<void> {
   await using server = await startStandalone();
-  const clients = Array.from({ length: 100 }, () => new Client({ serviceUrl: server.serviceUrl }));
+  const clients = Array.from({ length: LARGE_PRODUCERS }, () => new Client({ serviceUrl: server.serviceUrl }));
   await Promise.all(clients.map(async (client, at) => await fill(client, `large-${at % 10}`, 1, LARGE_BYTES)));
   const grown = await growth(server, async () => {
     await using _ = await StillClients.halfFrames(server.port, MANY, LARGE_BYTES, LARGE_BYTES - 1);
-    await Promise.all(clients.map(async (client, at) => await fill(client, `large-${at % 10}`, 4, LARGE_BYTES)));
+    await Promise.all(clients.map(async (client, at) => await fill(client, `large-${at % 10}`, 2, LARGE_BYTES)));
   });
   await Promise.all(clients.map(async (client) => await client.close()));
   const { cache, ...others } = await usedMemory(server);
   const left = Object.values(others).reduce((sum, bytes) => sum + bytes, 0);
   const text = `${Math.round(grown)} MB more, then ${left} bytes in use, ${cache} in the cache`;
-  report('100 producers of 5 MB beside 500 half frames', text, grown <= MOST_MEGABYTES && left === 0);
+  report(
+    `${LARGE_PRODUCERS} producers of 5 MB beside ${MANY} half frames`,
+    text,
+    grown <= MOST_MEGABYTES && left === 0,
+  );
 }
 
 /** Runs them all, with so many megabytes published beside each kind of slow consumer. Returns how many broke their bounds. */

@@ -1,6 +1,8 @@
 import { describe, expect, test } from 'vitest';
 import { type ErrorCode, MagnetarError } from '../lib/errors.ts';
+import type { ByteShare } from '../runtime/byte-budget.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { memoryBudget } from '../runtime/memory.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import { CrashDisk } from '../runtime/testing/crash-disk.ts';
 import { ManualClock } from '../runtime/testing/manual-clock.ts';
@@ -35,6 +37,7 @@ function setUp(limits: Partial<LaneLimits> = {}): {
   clock: ManualClock;
   outcomes: (ErrorCode | 'stored')[];
   append: (entry: number) => Copy;
+  memory: ByteShare;
 } {
   const clock = new ManualClock();
   const environment: Environment = {
@@ -53,7 +56,8 @@ function setUp(limits: Partial<LaneLimits> = {}): {
     inFlightBytes: 1_000,
     ...limits,
   };
-  const lane = new BookieLane(environment, bookie, allLimits, new LedgerStats());
+  const memory = memoryBudget().share('write');
+  const lane = new BookieLane(environment, bookie, allLimits, new LedgerStats(), memory);
   const outcomes: (ErrorCode | 'stored')[] = [];
   const append = (entry: number): Copy => {
     const copy: Copy = {
@@ -63,7 +67,7 @@ function setUp(limits: Partial<LaneLimits> = {}): {
     lane.append(copy);
     return copy;
   };
-  return { lane, bookie, clock, outcomes, append };
+  return { lane, bookie, clock, outcomes, append, memory };
 }
 
 describe('a lane', () => {
@@ -112,6 +116,17 @@ describe('a lane', () => {
     bookie.answer();
     expect(bookie.waiting.map(({ entry }) => entry.entryId)).toEqual([2, 3, 4]);
     expect(outcomes).toEqual(['stored', 'stored']);
+  });
+
+  test('copies of confirmed entries, which nobody else waits for, are charged until the bookie has them', () => {
+    const { lane, bookie, append, memory } = setUp();
+    const copies = [append(0), append(1)];
+    expect(memory.usedBytes).toBe(0); // whoever publishes them is charged
+    for (const copy of copies) lane.confirmed(copy);
+    expect(memory.usedBytes).toBe(copies.reduce((sum, { entry }) => sum + entry.payloadBytes, 0));
+    bookie.answer();
+    bookie.answer(new MagnetarError('STORE_FAILED', 'test'));
+    expect(memory.usedBytes).toBe(0);
   });
 
   test('a straggler’s copies of confirmed entries are bounded: then copies are dropped until it catches up', () => {

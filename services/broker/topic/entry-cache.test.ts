@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { memoryBudget } from '../../runtime/memory.ts';
+import { smallMemory } from '../../runtime/testing/small-memory.ts';
 import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis } from '../../lib/ids.ts';
 import { EntryCache } from './entry-cache.ts';
@@ -105,6 +106,33 @@ describe('EntryCache', () => {
     topic.push(entry(11, 1, own(100)));
     topic.passed(11);
     expect(topic.oldestIndex).toBe(10);
+  });
+
+  test('gives way to others, oldest entries first, down to its reserve; without any memory it keeps nothing', () => {
+    const memory = memoryBudget();
+    const [share, read] = [memory.share('cache'), memory.share('read')];
+    const cache = new EntryCache(Number.MAX_SAFE_INTEGER, share, new ManualClock());
+    memory.onShort((bytes) => cache.shrink(bytes));
+    const topic = cache.topic();
+    const MiB = 1_048_576;
+    for (let i = 0; share.availableBytes > 2 * MiB; i++) topic.push(entry(i, 1, own(MiB)));
+    const before = share.usedBytes;
+    expect(read.tryTake(read.mostBytes)).toBe(true);
+    expect(share.usedBytes).toBeLessThan(before);
+    expect(share.usedBytes).toBeGreaterThan(share.limits.reserveBytes - 2 * MiB);
+    expect(topic.read(0 as MessageIndex, ALL)).toBeUndefined();
+    const none = new EntryCache(Number.MAX_SAFE_INTEGER, smallMemory({ cache: 0 }).share('cache'), new ManualClock());
+    const bare = none.topic();
+    bare.push(entry(0, 1, own(10)));
+    expect([bare.read(0 as MessageIndex, ALL), none.bytes]).toEqual([undefined, 0]);
+  });
+
+  test('gives no entry behind those that have as many messages as are wanted', () => {
+    const topic = new EntryCache(1_000_000, memoryBudget().share('cache'), new ManualClock()).topic();
+    for (let i = 0; i < 5; i++) topic.push(entry(i * 10, 10, own(100)));
+    const read = (index: number, maxMessages: number): number =>
+      topic.read(index as MessageIndex, { ...ALL, maxMessages })?.length ?? 0;
+    expect([read(0, 1), read(0, 10), read(0, 11), read(5, 5), read(5, 6), read(0, 1_000)]).toEqual([1, 1, 2, 1, 2, 5]);
   });
 
   test('a gap empties the topic: what it gives has none', () => {
