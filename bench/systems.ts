@@ -58,7 +58,7 @@ async function running(
 const present = async (): Promise<undefined> => await Promise.resolve(undefined);
 
 async function node(args: readonly string[], port: number): Promise<ChildProcess> {
-  return await started(process.execPath, [program, ...args], port);
+  return await started(program, args, port);
 }
 
 /** Magnetar as it comes: standalone, with its bookie inside or with bookies in processes of their own. */

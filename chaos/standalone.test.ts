@@ -115,32 +115,6 @@ describe('a standalone that runs', () => {
   });
 });
 
-describe('a disk that fails', () => {
-  test.runIf(process.getuid?.() === 0)('a full one ends the process; with room again nothing is missing', async () => {
-    const disk = path.join(folder, 'small');
-    await mkdir(disk);
-    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', disk]);
-    try {
-      await using server = await startStandalone({ data: path.join(disk, 'data') });
-      const ended = server.exited();
-      const input = Buffer.from(Array.from({ length: 60_000 }, (_, i) => `${i} ${'x'.repeat(1_000)}\n`).join(''));
-      const url = ['--service-url', server.serviceUrl];
-      const published = runCommand(['produce', 't', ...url], { input, timeoutMs: 60_000 });
-      expect(await ended).toBe(1);
-      const fatal = server.stderr.split('\n').filter((line) => line.includes('ending at once'));
-      expect(fatal).toHaveLength(1);
-      expect(fatal[0]).toContain('ENOSPC');
-      execFileSync('mount', ['-o', 'remount,size=512m', disk]);
-      await server.start();
-      expect((await published).code).toBe(0);
-      const { stdout } = await runCommand(['read', 't', '--exit-at-end', ...url]);
-      expect(stdout.equals(input)).toBe(true);
-    } finally {
-      execFileSync('umount', [disk]);
-    }
-  });
-});
-
 describe('what a server refuses', () => {
   test('a port in use is named with its flag', async () => {
     await using server = await startStandalone();

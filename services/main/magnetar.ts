@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --initial-old-space-size=128
 /** The program. Its commands are imported when they run. */
 if (process.platform === 'win32') {
   process.stderr.write('magnetar: Windows is not supported; use Linux, macOS, or the Windows Subsystem for Linux\n');
