@@ -7,7 +7,7 @@ export interface Rate {
   readonly p99Ms: number;
 }
 
-/** Computes a rate. `latencies` in milliseconds;. */
+/** Computes a rate. `latencies` in milliseconds. */
 export function rateOf(run: { messages: number; size: number; tookMs: number; latencies: number[] }): Rate {
   const sorted = run.latencies.toSorted((a, b) => a - b);
   const at = (share: number): number => Number((sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(1));

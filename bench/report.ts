@@ -4,9 +4,16 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { median } from './rate.ts';
 
+/** The bare pipe that a system of so many copies is held against. */
+export function pipeName(copies: number): string {
+  return copies === 1 ? 'bare pipe' : `bare pipe, ${copies} copies`;
+}
+
 /** Messages a second in one round. */
 export interface Throughput {
   readonly system: string;
+  /** How many copies it writes of a message. */
+  readonly copies: number;
   /** Payload bytes. */
   readonly size: number;
   readonly round: number;
@@ -65,11 +72,6 @@ const TITLES = {
   bothConsume: 'consume (both at once)',
 } as const;
 
-/** The bare pipe that a system is held against. */
-function yardstick(system: string): string {
-  return system.includes('3 bookie') ? 'bare pipe, 3 copies' : 'bare pipe';
-}
-
 /** Sums up the rounds. */
 export function summarize(rows: readonly Throughput[]): Summary[] {
   const summary: Summary[] = [];
@@ -81,7 +83,8 @@ export function summarize(rows: readonly Throughput[]): Summary[] {
         const own = rows.filter((row) => row.system === system && row.size === size && row[kind] !== undefined);
         if (own.length === 0) continue;
         const shares = own.flatMap((row) => {
-          const pipe = rows.find((r) => r.system === yardstick(system) && r.size === size && r.round === row.round);
+          const { copies, round } = row;
+          const pipe = rows.find((r) => r.system === pipeName(copies) && r.size === size && r.round === round);
           return pipe?.[kind] === undefined ? [] : [(row[kind] ?? 0) / pipe[kind]];
         });
         const msgPerSec = Math.round(median(own.map((row) => row[kind] ?? 0)));

@@ -16,7 +16,7 @@ import type { BarePipeResult } from './bare-pipe.ts';
 import { compareWithBaseline, saveBaseline } from './baseline.ts';
 import type { LoadResult } from './loads/driver.ts';
 import { json, usage } from './processes.ts';
-import { type Idle, type Latency, type Results, type Throughput, writeResults } from './report.ts';
+import { type Idle, type Latency, pipeName, type Results, type Throughput, writeResults } from './report.ts';
 import { magnetar, nats, rabbitmq, redis, type Running, type System } from './systems.ts';
 
 const SYSTEMS: Readonly<Record<string, System>> = {
@@ -85,15 +85,15 @@ async function pipe(file: string, size: number, copies: number): Promise<BarePip
 async function throughput(systems: readonly System[]): Promise<Throughput[]> {
   const found: Throughput[] = [];
   const pipes: [string, string, number][] = [
-    ['bare pipe', script('bare-pipe'), 1],
-    ['bare pipe, 3 copies', script('bare-pipe'), 3],
+    [pipeName(1), script('bare-pipe'), 1],
+    [pipeName(3), script('bare-pipe'), 3],
     ...(values.reference === undefined ? [] : [['reference pipe', values.reference, 1] as [string, string, number]]),
   ];
   for (const size of values.sizes.split(',').map(Number)) {
     for (let round = 1; round <= rounds; round++) {
       for (const [name, file, copies] of pipes) {
         const { publish, consume } = await pipe(file, size, copies);
-        found.push({ system: name, size, round, publish: publish.msgPerSec, consume: consume.msgPerSec });
+        found.push({ system: name, copies, size, round, publish: publish.msgPerSec, consume: consume.msgPerSec });
         say(
           `${size} B, round ${round}: ${name}: ${publish.msgPerSec} published, ${consume.msgPerSec} consumed a second`,
         );
@@ -103,10 +103,9 @@ async function throughput(systems: readonly System[]): Promise<Throughput[]> {
         const moved = await withSystem(system, async ({ address }) => await load(system.load, address, what));
         const rate = (kind: keyof LoadResult): number => moved[kind]?.msgPerSec ?? 0;
         const both = { bothPublish: rate('bothPublish'), bothConsume: rate('bothConsume') };
-        found.push({ system: system.name, size, round, publish: rate('publish'), consume: rate('consume'), ...both });
-        say(
-          `${size} B, round ${round}: ${system.name}: ${rate('publish')} published, ${rate('consume')} consumed a second`,
-        );
+        const { name, copies } = system;
+        found.push({ system: name, copies, size, round, publish: rate('publish'), consume: rate('consume'), ...both });
+        say(`${size} B, round ${round}: ${name}: ${rate('publish')} published, ${rate('consume')} consumed a second`);
       }
     }
   }

@@ -26,6 +26,8 @@ export interface System {
   readonly name: string;
   /** What a confirmation means. */
   readonly durability: string;
+  /** How many copies it writes of a message. */
+  readonly copies: number;
   /** The script in `loads/`. */
   readonly load: string;
   /** Undefined: it is there; else what to install. */
@@ -66,6 +68,7 @@ export function magnetar(bookies: number): System {
   return {
     name: bookies === 0 ? 'Magnetar' : `Magnetar, ${bookies} bookie processes`,
     durability: bookies === 0 ? 'fsync' : `fsync, ${bookies} copies, 2 awaited`,
+    copies: Math.max(1, bookies),
     load: 'magnetar',
     missing: present,
     async start(folder) {
@@ -115,6 +118,7 @@ export function nats(sync: boolean): System {
   return {
     name: sync ? 'NATS JetStream, sync always' : 'NATS JetStream',
     durability: sync ? 'each write synchronous' : 'page cache',
+    copies: 1,
     load: 'nats',
     async missing() {
       if (sync && process.getuid?.() !== 0) return 'root, for a file system that is mounted with -o sync';
@@ -134,6 +138,7 @@ export function nats(sync: boolean): System {
 export const redis: System = {
   name: 'Redis Streams',
   durability: 'fsync (appendfsync always)',
+  copies: 1,
   load: 'redis',
   missing: async () => await installed('/usr/bin/redis-server', 'redis-server'),
   async start(folder) {
@@ -148,6 +153,7 @@ export const redis: System = {
 export const rabbitmq: System = {
   name: 'RabbitMQ quorum queue',
   durability: 'fsync (publisher confirms)',
+  copies: 1,
   load: 'rabbitmq',
   missing: async () => await installed('/usr/lib/rabbitmq/bin/rabbitmq-server', 'rabbitmq-server'),
   async start(folder) {

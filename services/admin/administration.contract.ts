@@ -1,6 +1,6 @@
 /** What every administration does: that of a broker, and the one that stands for it in tests of the routes. */
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 
 /** An administration of a system in which nothing was made yet; `close` ends it. */
 export interface OpenedAdministration {

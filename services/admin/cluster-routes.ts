@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify';
 import { MagnetarError } from '../lib/errors.ts';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 import { names, ok, responses } from './schemas.ts';
 
 /** /admin/v2/clusters and /admin/v2/brokers */

@@ -1,6 +1,6 @@
 /** Message ids and positions as Pulsar's REST API writes them. */
 import { MagnetarError } from '../lib/errors.ts';
-import type { AdminPosition } from './port.ts';
+import type { AdminPosition } from '../wire/administration.ts';
 
 /** Pulsar's MessageIdImpl, or its ResetCursorData. */
 interface MessageIdJson {

@@ -1,7 +1,8 @@
 import type { FastifyInstance } from 'fastify';
 import { MagnetarError } from '../lib/errors.ts';
 import { nameList } from './name-list.ts';
-import type { Administration } from './port.ts';
+import { addTopicList } from './topic-list.ts';
+import type { Administration } from '../wire/administration.ts';
 import { DONE, forceQuery, names, namespaceParams, ok, params, responses, tenantParam } from './schemas.ts';
 
 interface OneNamespace {
@@ -100,19 +101,7 @@ function addReads(app: FastifyInstance, administration: Administration): void {
       return policiesOf(administration.clusters, deleting);
     },
   );
-  app.get<OneNamespace>(
-    '/namespaces/:tenant/:namespace/topics',
-    {
-      schema: {
-        tags,
-        summary: 'List the topics of a namespace',
-        params: params(namespaceParams),
-        response: responses(ok(names('Their full names, sorted')), 404, 412),
-      },
-    },
-    async ({ params: { tenant, namespace } }, reply) =>
-      await reply.type('application/json').send(nameList(await administration.topics(tenant, namespace))),
-  );
+  addTopicList(app, administration, { url: '/namespaces/:tenant/:namespace/topics', tags });
 }
 
 /** /admin/v2/namespaces */

@@ -1,4 +1,4 @@
-import type { PeekedMessage } from './port.ts';
+import type { PeekedMessage } from '../wire/administration.ts';
 
 /** What a header may be long, so that every client takes it. */
 const HEADER_CHARACTERS = 8_192;

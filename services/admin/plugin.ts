@@ -6,7 +6,7 @@ import type { Logger } from '../runtime/logger.ts';
 import { clusterRoutes } from './cluster-routes.ts';
 import { answerErrors } from './errors.ts';
 import { namespaceRoutes } from './namespace-routes.ts';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 import { type IsoTime } from './stats-json.ts';
 import { statsRoutes } from './stats-routes.ts';
 import { subscriptionRoutes } from './subscription-routes.ts';

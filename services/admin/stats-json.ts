@@ -6,7 +6,7 @@ import type {
   SubscriptionStats,
   TopicInternals,
   TopicStats,
-} from './port.ts';
+} from '../wire/administration.ts';
 
 /** A time as ISO 8601 has it. `time`: milliseconds since 1970-01-01 UTC. */
 export type IsoTime = (time: number) => string;

@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 import { ok, params, responses, topicParams } from './schemas.ts';
 import { type IsoTime, topicInternalsJson, topicStatsJson } from './stats-json.ts';
 import { type OneTopic, topicName } from './topic-routes.ts';

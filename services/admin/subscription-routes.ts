@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { hasCode } from '../lib/errors.ts';
 import { optionalPositionSchema, type PositionJson, positionOf, positionSchema } from './message-id.ts';
 import { peekHeaders } from './peek.ts';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 import {
   DONE,
   forceQuery,

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { MagnetarError } from '../lib/errors.ts';
 import { nameList } from './name-list.ts';
-import type { Administration } from './port.ts';
+import type { Administration } from '../wire/administration.ts';
 import { DONE, forceQuery, names, ok, params, responses, tenantParam } from './schemas.ts';
 
 interface OneTenant {

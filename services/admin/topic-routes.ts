@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
-import { nameList } from './name-list.ts';
-import type { Administration } from './port.ts';
-import { DONE, forceQuery, names, namespaceParams, ok, params, responses, topicParams } from './schemas.ts';
+import { addTopicList } from './topic-list.ts';
+import type { Administration } from '../wire/administration.ts';
+import { DONE, forceQuery, params, responses, topicParams } from './schemas.ts';
 
 export interface TopicParams {
   readonly tenant: string;
@@ -22,19 +22,7 @@ export function topicName({ tenant, namespace, topic }: TopicParams): string {
 
 /** /admin/v2/persistent: topics as a whole. */
 export function topicRoutes(app: FastifyInstance, administration: Administration): void {
-  app.get<{ Params: { tenant: string; namespace: string } }>(
-    '/persistent/:tenant/:namespace',
-    {
-      schema: {
-        tags,
-        summary: 'List the topics of a namespace',
-        params: params(namespaceParams),
-        response: responses(ok(names('Their full names, sorted')), 404, 412),
-      },
-    },
-    async ({ params: { tenant, namespace } }, reply) =>
-      await reply.type('application/json').send(nameList(await administration.topics(tenant, namespace))),
-  );
+  addTopicList(app, administration, { url: '/persistent/:tenant/:namespace', tags });
   app.put<OneTopic>(
     '/persistent/:tenant/:namespace/:topic',
     {

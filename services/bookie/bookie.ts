@@ -2,6 +2,7 @@
 import type { AppendEntry, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from '../ledger/bookie.ts';
 import { hasCode, MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { type EntryId, type LedgerId, NO_ENTRY } from '../lib/ids.ts';
+import { byteLength } from '../lib/views.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { entryDigest } from '../wire/digest.ts';
 import { MAX_FRAME_BYTES } from '../wire/server.ts';
@@ -458,8 +459,7 @@ function checkEntry(entry: AppendEntry): void {
     const text = `ledger ${ledgerId}, entry ${entryId}, last-add-confirmed ${lac}, length ${length}`;
     throw new MagnetarError('INVALID_ARGUMENT', `${text}: the last-add-confirmed must lie from -1 to below the entry`);
   }
-  let bytes = 0;
-  for (const piece of payload) bytes += piece.length;
+  const bytes = byteLength(payload);
   if (bytes !== payloadBytes) {
     throw new MagnetarError('INVALID_ARGUMENT', `payloadBytes is ${payloadBytes}; the pieces have ${bytes}`);
   }

@@ -7,6 +7,7 @@ import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
 import type { BookieOptions } from './bookie.ts';
 import { CrashedBookie, outcome } from './testing/crashed-bookie.ts';
+import { until } from '../runtime/testing/until.ts';
 
 const RESERVE = 1_000_000;
 /** Timers go off soon. */
@@ -44,10 +45,6 @@ async function appendUntilFull(bookie: Bookie, ledger: number): Promise<number> 
     return entry;
   }
   throw new Error('the disk is never full');
-}
-
-async function untilAvailable(bookie: Bookie): Promise<void> {
-  while (!bookie.available) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 async function lac(bookie: Bookie, ledger: number): Promise<number | string> {
@@ -107,7 +104,7 @@ describe('a disk that is nearly full', () => {
     await new Promise((resolve) => setTimeout(resolve, 30));
     expect(bookie.available).toBe(false);
     leave(subject, 5_000_000);
-    await untilAvailable(bookie);
+    await until(() => bookie.available);
     expect(await refusal(bookie, 1, stored)).toBeUndefined();
     await bookie.close();
   });
@@ -125,7 +122,7 @@ describe('a disk that is full to the last byte', () => {
     for (; (await lac(bookie, 100 + fences)) !== 'DISK_FULL'; fences++) expect(fences).toBeLessThan(200);
     expect(subject.fatal).toEqual([]);
     leave(subject, 5_000_000);
-    await untilAvailable(bookie);
+    await until(() => bookie.available);
     expect(await lac(bookie, 100 + fences)).toBe(NO_ENTRY);
     expect(await refusal(bookie, 2, stored)).toBeUndefined();
     subject.disk.crash();
@@ -148,10 +145,10 @@ describe('a disk that is full to the last byte', () => {
     expect(error?.message).toMatch(
       /^bookie local-0 takes no entries .*; a write failed: EDQUOT: disk quota exceeded, write$/,
     );
-    while (quota.tries < 5) await new Promise((resolve) => setTimeout(resolve, 1)); // it goes on trying
+    await until(() => quota.tries >= 5); // it goes on trying
     expect(bookie.available).toBe(false);
     quota.exceeded = false;
-    await untilAvailable(bookie);
+    await until(() => bookie.available);
     expect(await refusal(bookie, 1, 0)).toBeUndefined();
     await bookie.close();
   });

@@ -21,44 +21,21 @@ import {
 } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
 import type { Clock } from '../runtime/clock.ts';
+import type {
+  Administration,
+  AdminPosition,
+  NamePages,
+  PeekedMessage,
+  TopicInternals,
+  TopicStats,
+} from '../wire/administration.ts';
 import { decodeBlock, scanMessages } from '../wire/block.ts';
 import type { Position } from '../wire/frames.ts';
 import { parseTopicName, type TopicName } from './protocol/topic-name.ts';
 import type { Target } from './topic/subscription-control.ts';
 import type { Topic } from './topic/topic.ts';
-import { type TopicInternals, type TopicStats, topicInternals, topicStats } from './topic/topic-stats.ts';
+import { topicInternals, topicStats } from './topic/topic-stats.ts';
 import type { Topics } from './topic/topics.ts';
-
-/** Names, a page at a time. */
-export type NamePages = AsyncIterable<readonly string[]>;
-
-/** Where to go in a topic. A message without `batchIndex` stands for all of its entry. */
-export type AdminPosition =
-  | { readonly at: 'earliest' | 'latest' }
-  /** Milliseconds since 1970-01-01 UTC. */
-  | { readonly at: 'time'; readonly time: number }
-  | {
-      readonly at: 'message';
-      readonly ledgerId: number;
-      readonly entryId: number;
-      readonly batchIndex: number | undefined;
-      /** The position behind it is meant. */
-      readonly excluded: boolean;
-    };
-
-/** A message as an administrator looks at it. */
-export interface PeekedMessage {
-  readonly ledgerId: number;
-  readonly entryId: number;
-  readonly batchIndex: number;
-  readonly index: number;
-  readonly producerName: string;
-  readonly key: string | undefined;
-  readonly properties: readonly (readonly [string, string])[];
-  /** Milliseconds since 1970-01-01 UTC. */
-  readonly publishTime: number;
-  readonly payload: Buffer;
-}
 
 export interface AdministrationDependencies {
   readonly store: MetadataStore;
@@ -69,19 +46,17 @@ export interface AdministrationDependencies {
   readonly cluster: string;
 }
 
-export class Administration {
+export class BrokerAdministration implements Administration {
   readonly #dependencies: AdministrationDependencies;
 
   constructor(dependencies: AdministrationDependencies) {
     this.#dependencies = dependencies;
   }
 
-  /** True while the broker serves. */
   get healthy(): boolean {
     return this.#dependencies.isReady();
   }
 
-  /** The clusters that it knows: its own. */
   get clusters(): readonly string[] {
     return [this.#dependencies.cluster];
   }
@@ -105,7 +80,6 @@ export class Administration {
     await updateTenant(this.#store, tenant, settings);
   }
 
-  /** `force`: with its namespaces and their topics. */
   async deleteTenant(tenant: string, force: boolean): Promise<void> {
     if (force) {
       await getTenant(this.#store, tenant);
@@ -121,7 +95,6 @@ export class Administration {
     return this.#paced('', listNamespaces(this.#store, tenant));
   }
 
-  /** `deleting`: its deletion has begun, and is to be repeated. */
   async namespace(tenant: string, namespace: string): Promise<{ readonly deleting: boolean }> {
     return await getNamespace(this.#store, tenant, namespace);
   }
@@ -131,7 +104,6 @@ export class Administration {
     await createNamespace(this.#store, tenant, namespace, this.#dependencies.clock.now());
   }
 
-  /** `force`: with its topics, whoever is connected to them. */
   async deleteNamespace(tenant: string, namespace: string, force: boolean): Promise<void> {
     const clear = async (): Promise<void> => {
       for await (const page of listTopics(this.#store, tenant, namespace)) {
@@ -141,7 +113,6 @@ export class Administration {
     await deleteNamespace(this.#store, tenant, namespace, force ? clear : undefined);
   }
 
-  /** Their full names. */
   async topics(tenant: string, namespace: string): Promise<NamePages> {
     await getNamespace(this.#store, tenant, namespace);
     return this.#paced(`persistent://${tenant}/${namespace}/`, listTopics(this.#store, tenant, namespace));
@@ -159,7 +130,6 @@ export class Administration {
     await this.#topics.unload(parseTopicName(topic));
   }
 
-  /** What goes on in it, since it was opened here; an idle topic is closed after a while, and begins anew. */
   async topicStats(topic: string): Promise<TopicStats> {
     return await topicStats(await this.#open(topic), this.#dependencies.clock);
   }
@@ -172,7 +142,6 @@ export class Administration {
     return (await this.#open(topic)).control.names;
   }
 
-  /** Makes the topic, too, where there is none. */
   async createSubscription(topic: string, subscription: string, position: AdminPosition): Promise<void> {
     const opened = await this.#topics.open(parseTopicName(topic));
     await opened.control.create(subscription, targetOf(position));
@@ -182,17 +151,14 @@ export class Administration {
     await (await this.#open(topic)).control.delete(subscription, force);
   }
 
-  /** Counts the next messages that are not acknowledged as acknowledged. */
   async skipMessages(topic: string, subscription: string, messages: number): Promise<void> {
     await (await this.#open(topic)).control.skip(subscription, messages);
   }
 
-  /** Moves a subscription: exactly what lies before the position counts as acknowledged. */
   async resetCursor(topic: string, subscription: string, position: AdminPosition): Promise<void> {
     await (await this.#open(topic)).control.move(subscription, targetOf(position));
   }
 
-  /** The `nth` message that is not acknowledged, from 1 on. */
   async peekMessage(topic: string, subscription: string, nth: number): Promise<PeekedMessage> {
     const { entry, at } = await (await this.#open(topic)).control.peek(subscription, nth);
     const { ledgerId, entryId, index, block } = entry;

@@ -10,6 +10,7 @@ import type { Receipt } from '../wire/frames.ts';
 import { topicRecord } from '../wire/records.ts';
 import { batch, BrokerWorld, HELLO, type RunningTestBroker, subscribe } from './testing/broker-world.ts';
 import { acked, consumer, opened, producer, publish, received, receipts, subscribed, TOPIC } from './testing/steps.ts';
+import { until } from '../runtime/testing/until.ts';
 
 let world: BrokerWorld;
 
@@ -132,7 +133,7 @@ describe('restart', () => {
     expect(broker.broker.ready).toBe(false);
     const closed = await stream.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]);
     expect(closed.error).toMatchObject({ code: 'NOT_OWNER', retryable: true });
-    while (!broker.broker.ready) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => broker.broker.ready);
     expect(await owner()).toBeGreaterThan(before ?? 0);
     expect((await publish(await producer(broker), 1, ['b'])).index).toBe(1);
   });

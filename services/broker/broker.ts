@@ -12,8 +12,9 @@ import type { Environment } from '../runtime/environment.ts';
 import { type MemoryBudget, memoryBudget } from '../runtime/memory.ts';
 import type { MetricSource } from '../runtime/metrics.ts';
 import { backoff } from '../runtime/random.ts';
+import type { Administration } from '../wire/administration.ts';
 import { StallGuard } from '../runtime/stall-guard.ts';
-import { Administration } from './administration.ts';
+import { BrokerAdministration } from './administration.ts';
 import { type BrokerOptions, checkBrokerOptions, defaultBrokerOptions, type LedgerOptions } from './options.ts';
 import { BrokerMetrics, type Observed } from './metrics/broker-metrics.ts';
 import { BrokerStats } from './metrics/broker-stats.ts';
@@ -96,7 +97,7 @@ class RunningBroker implements Broker {
     this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());
     const { store } = dependencies;
     const { cluster } = options;
-    this.administration = new Administration({ store, clock, topics, isReady: () => this.ready, cluster });
+    this.administration = new BrokerAdministration({ store, clock, topics, isReady: () => this.ready, cluster });
     this.#keeping = this.#keepOwnership();
   }
 

@@ -3,7 +3,7 @@ import { COMPRESSION_TYPES, type CompressionType } from '../wire/compression.ts'
 import { FROM_ALLOWED, type From, parseFrom } from './position.ts';
 import type { Toolkit } from './program.ts';
 import type { Shell } from './shell.ts';
-import { adminUrl, serviceUrl } from './urls.ts';
+import { serviceUrl } from './urls.ts';
 
 const MAX_COUNT = Number.MAX_SAFE_INTEGER;
 /** What a topic may look like on the command line. */
@@ -94,7 +94,6 @@ function addProduce({ add, shell }: Toolkit): void {
         .option('--ids', 'print {"line","id","index"} when a message is acknowledged');
     },
     run: async (command) => {
-      adminUrl(command, shell); // a wrong one is told, also where it is not used
       const options = command.opts<{
         file?: string;
         message?: readonly string[];
@@ -142,7 +141,6 @@ function addConsume({ add, shell }: Toolkit): void {
       command.option('--ack-lost', 'acknowledge messages that are lost, so that they are not reported again');
     },
     run: async (command) => {
-      adminUrl(command, shell); // a wrong one is told, also where it is not used
       const { subscription, ...options } = command.opts<PrintOptions & { subscription: string; ackLost?: boolean }>();
       const { printMessages } = await import('./print-messages.ts');
       return await printMessages(shell, {
@@ -169,7 +167,6 @@ function addRead({ add, shell }: Toolkit): void {
       printing(command, shell, 'where to begin');
     },
     run: async (command) => {
-      adminUrl(command, shell); // a wrong one is told, also where it is not used
       const { printMessages } = await import('./print-messages.ts');
       return await printMessages(shell, {
         serviceUrl: serviceUrl(command, shell),

@@ -2,7 +2,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CompressionType } from '../client/index.ts';
 import { compressionOption, TOPIC_FORM, wholeNumber } from './commands.ts';
 import type { Toolkit } from './program.ts';
-import { adminUrl, serviceUrl } from './urls.ts';
+import { serviceUrl } from './urls.ts';
 
 const MOST_SECONDS = 86_400;
 const MOST_BYTES = 16_777_216;
@@ -58,7 +58,6 @@ function addPerfProduce({ add, shell }: Toolkit): void {
         .addOption(compressionOption());
     },
     run: async (command) => {
-      adminUrl(command, shell); // a wrong one is told, also where it is not used
       const { csv, ...options } = command.opts<
         SharedOptions & { size: number; rate: number; producers: number; compression: CompressionType }
       >();
@@ -98,7 +97,6 @@ function addPerfConsume({ add, shell }: Toolkit): void {
         );
     },
     run: async (command) => {
-      adminUrl(command, shell); // a wrong one is told, also where it is not used
       const { csv, subscription, follow, ...options } = command.opts<
         SharedOptions & { subscription?: string; consumers: number; follow?: boolean }
       >();

@@ -36,8 +36,9 @@ function setting(
   );
 }
 
-/** The broker to talk to: grpc://HOST:PORT. @throws UsageError */
+/** The broker to talk to: grpc://HOST:PORT. A wrong `--admin-url` is told, although it is not used. @throws UsageError */
 export function serviceUrl(command: Command, shell: Shell): string {
+  adminUrl(command, shell);
   const { serviceUrl: value } = command.optsWithGlobals<{ serviceUrl?: unknown }>();
   return setting(command, shell, value, {
     flag: '--service-url',

@@ -11,7 +11,7 @@ import type { ConsumerOptions, ProducerOptions } from './options.ts';
 import type { Producer } from './producer.ts';
 import { ReceiverQueue } from './receiver-queue.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { rejection } from './testing/steps.ts';
+import { endOf, rejection } from './testing/steps.ts';
 
 const TYPES = ['lz4', 'zstd', 'snappy', 'zlib'] as const satisfies readonly CompressionType[];
 const LONG = ' and so on'.repeat(30);
@@ -24,12 +24,7 @@ beforeEach(async () => {
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
 });
 
-afterEach(async () => {
-  const closing = client.close();
-  broker.crash();
-  await closing;
-  broker.checkClean();
-});
+afterEach(async () => await endOf(client, broker));
 
 function producer(options: Partial<ProducerOptions> = {}): Promise<Producer> {
   return client.createProducer({ topic: 't', compression: 'lz4', ...options });

@@ -12,7 +12,7 @@ import { nodeEnvironment } from './environment.ts';
 import { MessageId } from './message-id.ts';
 import type { ConsumerOptions } from './options.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { numbered, rejection, turn } from './testing/steps.ts';
+import { endOf, numbered, rejection, turn } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -22,12 +22,7 @@ beforeEach(async () => {
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
 });
 
-afterEach(async () => {
-  const closing = client.close();
-  broker.crash();
-  await closing;
-  broker.checkClean();
-});
+afterEach(async () => await endOf(client, broker));
 
 function subscribe(options: Partial<ConsumerOptions> = {}, from = client): Promise<Consumer> {
   return from.subscribe({ topic: 't', subscription: 's', startPosition: 'earliest', ...options });

@@ -7,7 +7,7 @@ import { MessageId } from './message-id.ts';
 import type { ConsumerOptions, ReaderOptions } from './options.ts';
 import type { Reader } from './reader.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { numbered, rejection } from './testing/steps.ts';
+import { endOf, numbered, rejection } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -17,12 +17,7 @@ beforeEach(async () => {
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
 });
 
-afterEach(async () => {
-  const closing = client.close();
-  broker.crash();
-  await closing;
-  broker.checkClean();
-});
+afterEach(async () => await endOf(client, broker));
 
 function subscribe(options: Partial<ConsumerOptions> = {}): Promise<Consumer> {
   return client.subscribe({ topic: 't', subscription: 's', startPosition: 'earliest', ...options });

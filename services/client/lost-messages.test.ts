@@ -6,7 +6,7 @@ import { Client } from './client.ts';
 import type { Consumer } from './consumer.ts';
 import { lostMessages } from './lost-messages.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { numbered, rejection } from './testing/steps.ts';
+import { endOf, numbered, rejection } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -16,12 +16,7 @@ beforeEach(async () => {
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
 });
 
-afterEach(async () => {
-  const closing = client.close();
-  broker.crash();
-  await closing;
-  broker.checkClean();
-});
+afterEach(async () => await endOf(client, broker));
 
 /** Publishes m0, m1, …, each as an entry of its own, of which some are then lost. */
 async function publish(count: number, lost: readonly number[]): Promise<void> {

@@ -1,6 +1,7 @@
 import type { OutgoingRest } from '../wire/block.ts';
 import { invalid } from './check.ts';
 import type { ProducerMessage } from './message.ts';
+import { checkSequenceId } from './options.ts';
 
 /** The payload as it is encoded. @throws MagnetarError INVALID_ARGUMENT */
 export function payloadOf(message: ProducerMessage): Uint8Array {
@@ -9,6 +10,11 @@ export function payloadOf(message: ProducerMessage): Uint8Array {
   if (data instanceof Uint8Array) return data;
   if (typeof data === 'string') return Buffer.from(data);
   throw invalid('data', data, 'a Buffer, a Uint8Array or a string');
+}
+
+/** The sequence id that the app has chosen. @throws MagnetarError INVALID_ARGUMENT */
+export function sequenceIdOf({ sequenceId }: ProducerMessage): bigint | undefined {
+  return sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
 }
 
 function isPlain(message: ProducerMessage): boolean {

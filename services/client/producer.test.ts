@@ -9,7 +9,7 @@ import type { ProducerOptions } from './options.ts';
 import type { Producer } from './producer.ts';
 import type { BatchFate } from './testing/fake-broker.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { numbered, rejection } from './testing/steps.ts';
+import { endOf, numbered, rejection } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -19,12 +19,7 @@ beforeEach(async () => {
   client = new Client({ serviceUrl: broker.url, operationTimeoutMs: 5_000 });
 });
 
-afterEach(async () => {
-  const closing = client.close();
-  broker.crash();
-  await closing;
-  broker.checkClean();
-});
+afterEach(async () => await endOf(client, broker));
 
 function producer(options: Partial<ProducerOptions> = {}): Promise<Producer> {
   return client.createProducer({ topic: 't', ...options });

@@ -1,6 +1,7 @@
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { SequenceId } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
+import type { OutgoingRest } from '../wire/block.ts';
 import type { Compression } from '../wire/compression.ts';
 import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
@@ -10,9 +11,9 @@ import { Batcher } from './batcher.ts';
 import type { ProducerMessage } from './message.ts';
 import type { MessageId } from './message-id.ts';
 import type { ProducerConfig } from './options.ts';
-import { checkSequenceId, SEQUENCE_ID_MAX } from './options.ts';
+import { SEQUENCE_ID_MAX } from './options.ts';
 import type { Tally } from './outcome.ts';
-import { MESSAGE_BYTES, payloadOf, restBytes, restOf } from './outgoing.ts';
+import { MESSAGE_BYTES, payloadOf, restBytes, restOf, sequenceIdOf } from './outgoing.ts';
 import type { Granted, ProducerSession } from './producer-session.ts';
 import type { PublishChannel, PublishLimits } from './publish-channel.ts';
 import { tooLarge } from './publish-channel.ts';
@@ -135,10 +136,8 @@ export class Producer implements AsyncDisposable {
     try {
       const payload = payloadOf(message);
       const rest = restOf(message);
-      const bytes = payload.length + (rest === undefined ? 0 : restBytes(rest));
-      this.#checkSize(payload, bytes);
-      const { sequenceId } = message;
-      const own = sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
+      const bytes = this.#checkedBytes(payload, rest);
+      const own = sequenceIdOf(message);
       if (!this.#waiting.empty || !this.#hasRoom(payload)) {
         return this.#wait(
           { kind: 'message', payload, rest, bytes, sequenceId: own, deadline: this.#deadline() },
@@ -166,10 +165,8 @@ export class Producer implements AsyncDisposable {
     if (this.#refusal !== undefined) throw this.#refusal;
     const payload = payloadOf(message);
     const rest = restOf(message);
-    const bytes = payload.length + (rest === undefined ? 0 : restBytes(rest));
-    this.#checkSize(payload, bytes);
-    const { sequenceId } = message;
-    const own = sequenceId === undefined ? undefined : checkSequenceId('sequenceId', sequenceId);
+    const bytes = this.#checkedBytes(payload, rest);
+    const own = sequenceIdOf(message);
     if (!this.#waiting.empty || !this.#hasRoom(payload)) throw this.#queueFull();
     const sequence = this.#makeReady(payload, bytes, own);
     const before = this.#batcher.bytes;
@@ -191,10 +188,13 @@ export class Producer implements AsyncDisposable {
     return this.#limits;
   }
 
-  #checkSize({ length }: Uint8Array, bytes: number): void {
+  /** Bytes of a message's contents. @throws MESSAGE_TOO_LARGE */
+  #checkedBytes({ length }: Uint8Array, rest: OutgoingRest | undefined): number {
+    const bytes = length + (rest === undefined ? 0 : restBytes(rest));
     const { maxMessageBytes, singleBytes } = this.#updateLimits();
     if (length > maxMessageBytes) throw tooLarge('message', length, maxMessageBytes);
     if (bytes > singleBytes) throw tooLarge('message with its keys and properties', bytes, singleBytes);
+    return bytes;
   }
 
   #hasRoom({ length }: Uint8Array): boolean {

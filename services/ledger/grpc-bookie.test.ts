@@ -9,6 +9,7 @@ import { seededRandom } from '../runtime/testing/seeded-random.ts';
 import { appendEntry, readEntries, testEntry, testKey } from './bookie.contract.ts';
 import { connectBookie, type RemoteBookie } from './grpc-bookie.ts';
 import { FrameServer } from './testing/frame-server.ts';
+import { until } from '../runtime/testing/until.ts';
 
 const environment: Environment = {
   clock: nodeClock,
@@ -123,7 +124,7 @@ describe('a bookie over gRPC', () => {
     server.stop();
     while (bookie.available) await new Promise((resolve) => setImmediate(resolve));
     await server.start();
-    while (!bookie.available) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => bookie.available);
     const stored = appendEntry(bookie, testEntry(1, 7));
     await server.until(() => arrived().includes(7));
     server.appends.at(-1)?.write({ results: [{ request: 1 }] });
@@ -146,7 +147,7 @@ describe('a bookie over gRPC', () => {
     await expect(readEntries(bookie, 1, 0)).rejects.toMatchObject(unreachable);
     await expect(appendEntry(bookie, testEntry(1, 0))).rejects.toMatchObject(unreachable);
     server.instance = Buffer.alloc(16, 1);
-    while (!bookie.available) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => bookie.available);
     expect(seen[0]).toEqual(Buffer.alloc(16, 2));
     expect(arrived()).toEqual([]);
   });

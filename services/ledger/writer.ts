@@ -4,6 +4,7 @@
 import { assertNever } from '../lib/assert.ts';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
+import { byteLength } from '../lib/views.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Logger } from '../runtime/logger.ts';
 import { entryDigest } from '../wire/digest.ts';
@@ -84,8 +85,7 @@ export class Writer implements LedgerWriter {
       this.#options.clock.nextTurn(() => done(failure));
       return entryId;
     }
-    let payloadBytes = 0;
-    for (const piece of payload) payloadBytes += piece.length;
+    const payloadBytes = byteLength(payload);
     this.#length += payloadBytes;
     const { ledgerId } = this;
     const [lac, length] = [this.#tracker.confirmed, this.#length];

@@ -5,6 +5,7 @@
  * 64 bits are read as bigint.
  */
 import { MagnetarError } from './errors.ts';
+import { byteLength } from './views.ts';
 
 /** Wire types of protobuf. */
 export const VARINT = 0;
@@ -112,10 +113,8 @@ export class ProtoWriter {
 
   /** A bytes field: the parts, one after another. Copies them. */
   bytes(field: number, ...parts: readonly Uint8Array[]): void {
-    let length = 0;
-    for (const part of parts) length += part.length;
     this.tag(field, BYTES);
-    this.rawVarint(length);
+    this.rawVarint(byteLength(parts));
     for (const part of parts) this.raw(part);
   }
 

@@ -3,7 +3,7 @@ import { fastify } from 'fastify';
 import { expect, test } from 'vitest';
 import { administrationContract, type OpenedAdministration } from '../admin/administration.contract.ts';
 import { adminPlugin } from '../admin/plugin.ts';
-import type { Administration } from '../admin/port.ts';
+import type { Administration } from '../wire/administration.ts';
 import { startBroker } from '../broker/broker.ts';
 import { MemoryCluster } from '../ledger/testing/memory-cluster.ts';
 import { keys } from '../metadata/keys.ts';

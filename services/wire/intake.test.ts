@@ -7,6 +7,7 @@ import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { smallMemory } from '../runtime/testing/small-memory.ts';
 import { bindWithWideWindows, createServer, readOneByOne } from './server.ts';
 import { brokerService } from './services.ts';
+import { until } from '../runtime/testing/until.ts';
 
 const KB = 1_000;
 const MEMORY = 100 * KB;
@@ -64,10 +65,6 @@ function frame(length: number, sent = length): Buffer {
   const bytes = Buffer.alloc(5 + sent);
   bytes.writeUInt32BE(length, 1);
   return bytes;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 2));
 }
 
 /** Long enough for whatever is on its way to arrive. */

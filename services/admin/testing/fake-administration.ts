@@ -1,6 +1,13 @@
 /** A broker's administration in memory, for tests of the routes. */
 import { MagnetarError } from '../../lib/errors.ts';
-import type { AdminPosition, Administration, FlowStats, PeekedMessage, TopicInternals, TopicStats } from '../port.ts';
+import type {
+  AdminPosition,
+  Administration,
+  FlowStats,
+  PeekedMessage,
+  TopicInternals,
+  TopicStats,
+} from '../../wire/administration.ts';
 
 const NOTHING: FlowStats = { messages: 0, bytes: 0, messageRate: 0, byteRate: 0 };
 

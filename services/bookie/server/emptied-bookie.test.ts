@@ -14,6 +14,7 @@ import { openBookie } from '../bookie.ts';
 import { testEnvironment } from '../testing/environment.ts';
 import { MemoryIndex } from '../testing/memory-index.ts';
 import { addBookieService } from './server.ts';
+import { until } from '../../runtime/testing/until.ts';
 
 /** A bookie's process on one address, whatever folder it has. */
 class Host {
@@ -76,10 +77,6 @@ async function connect(verified: boolean): Promise<readonly RemoteBookie[]> {
   await Promise.all(bookies.map(async ({ tried }) => tried));
   ledgers = openLedgers({ environment, store, bookies, quorum: THREE });
   return bookies;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 /**

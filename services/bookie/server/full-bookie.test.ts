@@ -8,10 +8,7 @@ import { openBookie } from '../bookie.ts';
 import { testEnvironment } from '../testing/environment.ts';
 import { MemoryIndex } from '../testing/memory-index.ts';
 import { addBookieService } from './server.ts';
-
-async function until(isSo: () => boolean): Promise<void> {
-  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1));
-}
+import { until } from '../../runtime/testing/until.ts';
 
 test('clients of a bookie know that it is full: from their first moment on, when it becomes so, and when it no longer is', async () => {
   const disk = new CrashDisk();

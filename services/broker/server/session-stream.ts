@@ -9,7 +9,7 @@ import { Outbox } from '../../wire/outbox.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 import { toStatus } from '../../wire/status.ts';
 import type { BrokerOptions } from '../options.ts';
-import type { ConnectedClient } from '../topic/connected-client.ts';
+import type { ConnectedClient } from '../../wire/administration.ts';
 
 /** With so many answers waiting that the client does not take, nothing more of it is read. */
 const MOST_WAITING = 4_096;

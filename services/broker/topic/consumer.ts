@@ -11,7 +11,7 @@ import type { Ownership } from '../ownership/ownership.ts';
 import { AckState } from '../protocol/ack-state.ts';
 import { type DispatchEffect, Dispatcher, type DispatchEvent } from '../protocol/dispatcher.ts';
 import type { AckLog, AckSubscription } from './ack-log.ts';
-import type { ConnectedClient } from './connected-client.ts';
+import type { ConnectedClient } from '../../wire/administration.ts';
 import type { ReadLimits } from './entry-cache.ts';
 import { lossError, type LogEntry, type LogItem, type LogLoss } from './log-entry.ts';
 import { type LogReader, newCursor } from './log-reader.ts';

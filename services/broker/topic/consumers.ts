@@ -7,7 +7,7 @@ import type { Position, SubscriptionType } from '../../wire/frames.ts';
 import { Traffic } from '../metrics/traffic.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import type { AckSubscription } from './ack-log.ts';
-import type { ConnectedClient } from './connected-client.ts';
+import type { ConnectedClient } from '../../wire/administration.ts';
 import { type ConsumerDependencies, type ConsumerSink, type SubscriptionMemory, TopicConsumer } from './consumer.ts';
 import { resolvePosition } from './positions.ts';
 

@@ -10,7 +10,7 @@ import type { Ownership } from '../ownership/ownership.ts';
 import type { DedupBatch, DedupPlace, DedupState } from '../protocol/dedup.ts';
 import { checkName } from '../protocol/topic-name.ts';
 import { type CheckedBlock, checkBlock } from './block-check.ts';
-import type { ConnectedClient } from './connected-client.ts';
+import type { ConnectedClient } from '../../wire/administration.ts';
 import type { LogEntry } from './log-entry.ts';
 import type { ManagedLedger } from './managed-ledger.ts';
 

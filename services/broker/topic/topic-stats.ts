@@ -1,111 +1,19 @@
 /** What an open topic tells of itself to administrators. Rates are per second, over the last minute or so. */
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import type {
+  ConsumerStats,
+  CursorStats,
+  EntryPlace,
+  FlowStats,
+  ProducerStats,
+  SubscriptionStats,
+  TopicInternals,
+  TopicStats,
+} from '../../wire/administration.ts';
 import type { Traffic } from '../metrics/traffic.ts';
-import type { ConnectedClient } from './connected-client.ts';
 import type { TopicConsumer } from './consumer.ts';
 import type { SubscriptionFigures, Topic } from './topic.ts';
-
-/** What goes in, or out. Bytes are those of producers' blocks. */
-interface FlowStats {
-  readonly messages: number;
-  readonly bytes: number;
-  readonly messageRate: number;
-  readonly byteRate: number;
-}
-
-interface ProducerStats {
-  readonly name: string;
-  readonly client: ConnectedClient | undefined;
-  readonly in: FlowStats;
-}
-
-/** Times are milliseconds since 1970-01-01 UTC; 0: never. */
-interface ConsumerStats {
-  readonly name: string;
-  readonly client: ConnectedClient | undefined;
-  readonly out: FlowStats;
-  readonly redeliveryRate: number;
-  readonly ackRate: number;
-  /** Messages that it may still be sent. */
-  readonly permits: number;
-  /** Messages that it was sent and has not acknowledged. */
-  readonly unacked: number;
-  readonly lastDelivered: number;
-  readonly lastAcked: number;
-  readonly lastFlow: number;
-}
-
-interface SubscriptionStats {
-  readonly name: string;
-  readonly createdAt: number;
-  /** Everything below this index is acknowledged. */
-  readonly markDelete: number;
-  /** So many messages above it are, too. */
-  readonly ackedAbove: number;
-  /** Messages that are stored and not acknowledged. */
-  readonly backlog: number;
-  /** From the first of them on, about. */
-  readonly backlogBytes: number;
-  readonly unacked: number;
-  readonly out: FlowStats;
-  readonly redeliveryRate: number;
-  readonly ackRate: number;
-  readonly consumers: readonly ConsumerStats[];
-}
-
-export interface TopicStats {
-  readonly in: FlowStats;
-  readonly out: FlowStats;
-  readonly storedBytes: number;
-  /** Index of the oldest message, and of the next one. */
-  readonly oldestIndex: number;
-  readonly endIndex: number;
-  readonly producers: readonly ProducerStats[];
-  readonly readers: readonly ConsumerStats[];
-  readonly subscriptions: readonly SubscriptionStats[];
-}
-
-/** Where an entry is; entry -1: before the first one of the ledger. Ledger -1: there is none. */
-interface EntryPlace {
-  readonly ledgerId: number;
-  readonly entryId: number;
-}
-
-interface CursorStats {
-  readonly name: string;
-  readonly markDelete: number;
-  /** The last entry of which everything, and of those before it, is acknowledged. */
-  readonly position: EntryPlace;
-  readonly ackedAbove: number;
-  readonly backlog: number;
-  /** The first runs of acknowledged messages above `markDelete`, as [first, last]. */
-  readonly ackedRanges: readonly (readonly [number, number])[];
-}
-
-export interface TopicInternals {
-  readonly incarnation: number;
-  readonly ownerEpoch: number;
-  readonly createdAt: number;
-  /** Since it was opened here. */
-  readonly entriesAdded: number;
-  readonly pendingEntries: number;
-  readonly lastConfirmed: EntryPlace;
-  /** The newest ones, oldest first. */
-  readonly ledgers: readonly {
-    readonly ledgerId: number;
-    readonly firstIndex: number;
-    readonly messages: number;
-    readonly entries: number;
-    readonly bytes: number;
-    readonly closed: boolean;
-    /** Of its first entry; 0: it has none. */
-    readonly firstAppendTime: number;
-    readonly lastAppendTime: number;
-  }[];
-  readonly ackLedgers: readonly number[];
-  readonly cursors: readonly CursorStats[];
-}
 
 /** So many are looked at in one turn of the event loop. */
 const PER_TURN = 200;

@@ -1,6 +1,16 @@
 /** What tests of the client do again and again. */
 import { MagnetarError } from '../../lib/errors.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
+import type { Client } from '../client.ts';
+import type { FakeBroker } from './fake-broker.ts';
+
+/** The end of a test: the client closes while its broker goes away, and neither leaves anything behind. */
+export async function endOf(client: Client, broker: FakeBroker): Promise<void> {
+  const closing = client.close();
+  broker.crash();
+  await closing;
+  broker.checkClean();
+}
 
 /** The error with which something rejects. */
 export async function rejection(work: Promise<unknown>): Promise<MagnetarError> {

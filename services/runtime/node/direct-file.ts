@@ -1,4 +1,5 @@
 import type { FileHandle } from 'node:fs/promises';
+import { byteLength } from '../../lib/views.ts';
 import { type DiskFile, isDiskFull } from '../disk.ts';
 import { type AlignedBuffers, DIRECT_BYTES, TRANSFER_BYTES } from './aligned-buffers.ts';
 import { ofFile } from './file-error.ts';
@@ -26,8 +27,7 @@ export class DirectFile implements DiskFile {
   }
 
   async write(pieces: readonly Uint8Array[], offset: number): Promise<void> {
-    let bytes = 0;
-    for (const piece of pieces) bytes += piece.length;
+    const bytes = byteLength(pieces);
     if (offset % DIRECT_BYTES !== 0 || bytes % DIRECT_BYTES !== 0) return await this.#plain.write(pieces, offset);
     const source = new Source(pieces);
     const transfers: Promise<void>[] = [];

@@ -10,6 +10,7 @@ import {
   statfs,
   unlink,
 } from 'node:fs/promises';
+import { byteLength } from '../../lib/views.ts';
 import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile } from '../disk.ts';
 import { AlignedBuffers } from './aligned-buffers.ts';
@@ -35,12 +36,6 @@ function behind(buffers: readonly Uint8Array[], written: number): Uint8Array[] {
     passed += buffer.length;
   }
   return rest;
-}
-
-function byteLength(buffers: readonly Uint8Array[]): number {
-  let bytes = 0;
-  for (const buffer of buffers) bytes += buffer.length;
-  return bytes;
 }
 
 /** The part of a file handle that a file needs. */

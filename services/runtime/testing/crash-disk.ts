@@ -8,6 +8,7 @@
  * room than there is writes the pages that there is room for, and fails with ENOSPC.
  */
 import { posix } from 'node:path';
+import { byteLength } from '../../lib/views.ts';
 import type { Disk, DiskFile, DiskSpace } from '../disk.ts';
 import type { Random } from '../random.ts';
 
@@ -160,8 +161,7 @@ class CrashFile implements DiskFile {
   }
 
   async write(buffers: readonly Uint8Array[], offset: number): Promise<void> {
-    let bytes = 0;
-    for (const buffer of buffers) bytes += buffer.length;
+    const bytes = byteLength(buffers);
     await this.#call('write', bytes);
     this.#check(); // Another call may have crashed the disk since this one was let in.
     const whole = Buffer.concat(buffers);
