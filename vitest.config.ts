@@ -18,6 +18,10 @@ const totals: Reporter = {
   },
 };
 
+/** Tests of whole processes whose figures depend on what else the machine does: each has it to itself. */
+const ALONE = ['crash', 'disk-full', 'embedded', 'idle', 'memory', 'perf'].map((name) => `chaos/${name}.test.ts`);
+const PROCESSES = { testTimeout: 120_000, hookTimeout: 60_000 };
+
 const config: ViteUserConfig = defineConfig({
   test: {
     reporters: ['default', totals],
@@ -35,12 +39,18 @@ const config: ViteUserConfig = defineConfig({
       {
         extends: true,
         test: {
+          ...PROCESSES,
           name: 'chaos',
           include: ['chaos/**/*.test.ts'],
-          fileParallelism: false,
-          testTimeout: 120_000,
-          hookTimeout: 60_000,
+          exclude: ALONE,
+          maxWorkers: 2,
+          maxConcurrency: 4,
+          sequence: { groupOrder: 1 },
         },
+      },
+      {
+        extends: true,
+        test: { ...PROCESSES, name: 'chaos-alone', include: ALONE, maxWorkers: 1, sequence: { groupOrder: 2 } },
       },
     ],
   },
