@@ -17,7 +17,17 @@ function usageProblem(result: CommandResult): string {
   return problem ?? '';
 }
 
-describe('help', () => {
+describe.concurrent('a wrong value in the environment', () => {
+  test('is named by its variable; a flag beats it', async () => {
+    const env = { MAGNETAR_SERVICE_URL: 'nonsense' };
+    expect(usageProblem(await runCommand(['read', 't'], { env }))).toMatch(/MAGNETAR_SERVICE_URL is 'nonsense'/);
+    const flag = await runCommand(['--service-url', 'grpc://127.0.0.1:1', 'read', 't', '--exit-at-end'], { env });
+    expect(flag.code).toBe(1);
+    expect(flag.stderr).toContain('127.0.0.1:1');
+  });
+});
+
+describe.concurrent('help', () => {
   test('alone, and with --help, it lists every command on stdout', async () => {
     for (const args of [[], ['--help'], ['help']]) {
       const { code, stdout, stderr } = await runCommand(args);
@@ -52,7 +62,7 @@ describe('help', () => {
   });
 });
 
-describe('wrong usage', () => {
+describe.concurrent('wrong usage', () => {
   test.each([
     [['prodce', 't'], /unknown command 'prodce'.*produce/],
     [['produce'], /missing required argument 'topic'/],
@@ -93,14 +103,6 @@ describe('wrong usage', () => {
     [['bookie', '--port', 'x'], /'x' is invalid.* from 1 to 65535/],
   ])('%j', async (args, pattern) => {
     expect(usageProblem(await runCommand(args))).toMatch(pattern);
-  });
-
-  test('a wrong value in the environment is named by its variable; a flag beats it', async () => {
-    const env = { MAGNETAR_SERVICE_URL: 'nonsense' };
-    expect(usageProblem(await runCommand(['read', 't'], { env }))).toMatch(/MAGNETAR_SERVICE_URL is 'nonsense'/);
-    const flag = await runCommand(['--service-url', 'grpc://127.0.0.1:1', 'read', 't', '--exit-at-end'], { env });
-    expect(flag.code).toBe(1);
-    expect(flag.stderr).toContain('127.0.0.1:1');
   });
 
   test('a file that does not exist is named', async () => {

@@ -100,11 +100,33 @@ function hostileInput(): Buffer {
   return Buffer.concat(pieces);
 }
 
-describe('input and output', () => {
+// What waits comes first: the rest goes on beside it.
+describe.concurrent('what takes its time', () => {
+  test('a time: ISO 8601, milliseconds, relative', async () => {
+    const topic = newTopic();
+    await done(['produce', topic, '-m', 'before']);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+    const between = Date.now();
+    await new Promise((resolve) => setTimeout(resolve, 4_000)); // a relative time counts from the start of the command
+    await done(['produce', topic, '-m', 'after']);
+    for (const from of [new Date(between).toISOString(), `${between}`, `-${Date.now() - between}ms`]) {
+      expect({ from, seen: payloads(await readAll(topic, '--from', from)) }).toEqual({ from, seen: ['after'] });
+    }
+    expect(payloads(await readAll(topic, '--from', '-10m'))).toEqual(['before', 'after']);
+    expect(payloads(await readAll(topic, '--from', '2099-01-01'))).toEqual([]);
+  });
+
+  test('no server at all', async () => {
+    const result = await runCommand(['read', 't', '--service-url', 'grpc://127.0.0.1:1', '--exit-at-end']);
+    expect(problem(result)).toMatch(/^magnetar: .*grpc:\/\/127\.0\.0\.1:1/);
+  });
+});
+
+describe.concurrent('input and output', () => {
   test.each(['file', 'stdin'])('a hostile %s comes out with the same SHA-256', async (from) => {
     const topic = newTopic();
     const input = hostileInput();
-    const file = path.join(folder, 'hostile');
+    const file = path.join(folder, topic);
     await writeFile(file, input);
     await (from === 'file' ? done(['produce', topic, '-f', file]) : done(['produce', topic], { input }));
     expect(sha256(await done(['consume', topic, '-s', 'all', '--exit-at-end']))).toBe(sha256(input));
@@ -190,7 +212,7 @@ describe('input and output', () => {
   });
 });
 
-describe('positions', () => {
+describe.concurrent('positions', () => {
   test('earliest is the default, latest sees what comes later', async () => {
     const topic = newTopic();
     await done(['produce', topic, '-m', 'old']);
@@ -218,20 +240,6 @@ describe('positions', () => {
     expect(payloads(await readAll(topic))[0]).toBe('old');
   });
 
-  test('a time: ISO 8601, milliseconds, relative', async () => {
-    const topic = newTopic();
-    await done(['produce', topic, '-m', 'before']);
-    await new Promise((resolve) => setTimeout(resolve, 20));
-    const between = Date.now();
-    await new Promise((resolve) => setTimeout(resolve, 2_000)); // a relative time counts from the start of the command
-    await done(['produce', topic, '-m', 'after']);
-    for (const from of [new Date(between).toISOString(), `${between}`, `-${Date.now() - between}ms`]) {
-      expect({ from, seen: payloads(await readAll(topic, '--from', from)) }).toEqual({ from, seen: ['after'] });
-    }
-    expect(payloads(await readAll(topic, '--from', '-10m'))).toEqual(['before', 'after']);
-    expect(payloads(await readAll(topic, '--from', '2099-01-01'))).toEqual([]);
-  });
-
   test('a message id is inclusive, for read and for a new subscription; one that does not exist is an error', async () => {
     const topic = newTopic();
     const ids = rows(await done(['produce', topic, '--ids', '-m', 'a', 'b', 'c']));
@@ -252,18 +260,9 @@ describe('positions', () => {
     expect((await done(['consume', topic, '-s', 's', '--exit-at-end'])).toString()).toBe('');
     expect((await done(['read', topic, '-n', '1', '--from', 'earliest'])).toString()).toBe('a\n');
   });
-
-  test('acknowledgments survive kill -9 of the server right after the command', async () => {
-    const topic = newTopic();
-    await done(['produce', topic, '-m', 'a', 'b', 'c']);
-    expect((await done(['consume', topic, '-s', 's', '-n', '2'])).toString()).toBe('a\nb\n');
-    await server.kill();
-    await server.start();
-    expect((await done(['consume', topic, '-s', 's', '--exit-at-end'])).toString()).toBe('c\n');
-  });
 });
 
-describe('interruption', () => {
+describe.concurrent('interruption', () => {
   test.each(['SIGINT', 'SIGTERM'] as const)(
     '%s ends a consumer with 0, and everything printed is acknowledged',
     async (signal) => {
@@ -294,7 +293,7 @@ describe('interruption', () => {
   });
 });
 
-describe('a consumer that is killed', () => {
+describe.concurrent('a consumer that is killed', () => {
   test('has acknowledged nothing that its output did not take', async () => {
     const topic = newTopic();
     const count = 20_000;
@@ -322,27 +321,7 @@ describe('a consumer that is killed', () => {
   });
 });
 
-describe('a server that stands still', () => {
-  test('the first SIGINT waits for what is under way, the second ends the command at once', async () => {
-    const child = spawnCommand(['produce', newTopic(), '--ids', '--service-url', server.serviceUrl]);
-    child.stdin?.write('stored\n');
-    await once(child.stdout ?? child, 'data');
-    server.signal('SIGSTOP');
-    try {
-      child.stdin?.write('not confirmed\n');
-      child.kill('SIGINT');
-      const exit = once(child, 'exit') as Promise<[number]>;
-      const early = await Promise.race([exit, new Promise((resolve) => setTimeout(resolve, 500, 'waits'))]);
-      expect(early).toBe('waits');
-      child.kill('SIGINT');
-      expect((await exit)[0]).toBe(130);
-    } finally {
-      server.signal('SIGCONT');
-    }
-  });
-});
-
-describe('errors of the server', () => {
+describe.concurrent('errors of the server', () => {
   test('a second exclusive consumer is refused', async () => {
     const topic = newTopic();
     await done(['produce', topic, '-m', 'a']);
@@ -382,9 +361,33 @@ describe('errors of the server', () => {
     expect(stderr).toMatch(/^magnetar: line 0 of the input .* longer than 16777216 bytes/m);
     expect(code).toBe(1);
   });
+});
 
-  test('no server at all', async () => {
-    const result = await runCommand(['read', 't', '--service-url', 'grpc://127.0.0.1:1', '--exit-at-end']);
-    expect(problem(result)).toMatch(/^magnetar: .*grpc:\/\/127\.0\.0\.1:1/);
+describe('a server that ends or stands still', () => {
+  test('acknowledgments survive kill -9 of the server right after the command', async () => {
+    const topic = newTopic();
+    await done(['produce', topic, '-m', 'a', 'b', 'c']);
+    expect((await done(['consume', topic, '-s', 's', '-n', '2'])).toString()).toBe('a\nb\n');
+    await server.kill();
+    await server.start();
+    expect((await done(['consume', topic, '-s', 's', '--exit-at-end'])).toString()).toBe('c\n');
+  });
+
+  test('the first SIGINT waits for what is under way, the second ends the command at once', async () => {
+    const child = spawnCommand(['produce', newTopic(), '--ids', '--service-url', server.serviceUrl]);
+    child.stdin?.write('stored\n');
+    await once(child.stdout ?? child, 'data');
+    server.signal('SIGSTOP');
+    try {
+      child.stdin?.write('not confirmed\n');
+      child.kill('SIGINT');
+      const exit = once(child, 'exit') as Promise<[number]>;
+      const early = await Promise.race([exit, new Promise((resolve) => setTimeout(resolve, 500, 'waits'))]);
+      expect(early).toBe('waits');
+      child.kill('SIGINT');
+      expect((await exit)[0]).toBe(130);
+    } finally {
+      server.signal('SIGCONT');
+    }
   });
 });

@@ -181,7 +181,7 @@ describe('when the disk fails under an app', () => {
     disk = await PowerDisk.create(512);
   });
   afterAll(async () => {
-    await disk?.remove();
+    await disk?.[Symbol.asyncDispose]();
   });
 
   test('its hook is told, it lives on, and goes on in the same process once the disk is good again', async () => {

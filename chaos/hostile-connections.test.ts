@@ -141,39 +141,48 @@ function message(payload: Buffer, { compressed = 0, length = payload.length } = 
   return Buffer.concat([prefix, payload]);
 }
 
-describe.each([
+/** What becomes of everything that is no client of gRPC, and of streams that say nothing behind their headers. */
+async function meetStrangers(port: number, path: string): Promise<{ said: Buffer[]; told: Answer[] }> {
+  const before = await connectionsOf(port);
+  const spoken: readonly (readonly Buffer[])[] = [
+    [bytes(100_000)],
+    [Buffer.alloc(1_000_000)],
+    [Buffer.from('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n')],
+    [Buffer.from('1603010200010001fc0303', 'hex'), bytes(500)], // TLS
+    [PREFACE, bytes(100_000)],
+    [PREFACE, SETTINGS, Buffer.from([0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]), bytes(1_000)], // a frame beyond all limits
+    [PREFACE, SETTINGS, Buffer.from([0, 0, 1, 0, 0, 0, 0, 0, 7, 65])], // data for a stream that is not open
+    [PREFACE, SETTINGS, frame(1, LITERALS), ...Array.from({ length: 1_000 }, () => frame(9, LITERALS))], // no end of headers
+    // Half open: whoever is behind it never answers a ping.
+    ...Array.from({ length: 50 }, () => []),
+    ...Array.from({ length: 50 }, () => [PREFACE]),
+    ...Array.from({ length: 50 }, () => [PREFACE, SETTINGS]),
+  ];
+  await using session = new Session(port);
+  const mute = Array.from({ length: 1_000 }, async () => await answer(session.request(path)));
+  const said = await Promise.all(spoken.map(async (pieces) => await letGo(port, ...pieces)));
+  const told = await Promise.all(mute);
+  await session[Symbol.asyncDispose]();
+  await expect.poll(async () => await connectionsOf(port)).toBeLessThanOrEqual(before);
+  return { said, told };
+}
+
+const PLACES = [
   ['the broker', () => broker.port, '/magnetar.v1.Broker/Publish'],
   ['a bookie', () => bookie.port, '/magnetar.v1.Bookie/Append'],
-])('%s', (_, portOf, path) => {
-  test('ends connections that speak something else, or nothing, and streams without a hello', async () => {
-    const port = portOf();
-    const before = await connectionsOf(port);
-    const spoken: readonly (readonly Buffer[])[] = [
-      [bytes(100_000)],
-      [Buffer.alloc(1_000_000)],
-      [Buffer.from('GET / HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive\r\n\r\n')],
-      [Buffer.from('1603010200010001fc0303', 'hex'), bytes(500)], // TLS
-      [PREFACE, bytes(100_000)],
-      [PREFACE, SETTINGS, Buffer.from([0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1]), bytes(1_000)], // a frame beyond all limits
-      [PREFACE, SETTINGS, Buffer.from([0, 0, 1, 0, 0, 0, 0, 0, 7, 65])], // data for a stream that is not open
-      [PREFACE, SETTINGS, frame(1, LITERALS), ...Array.from({ length: 1_000 }, () => frame(9, LITERALS))], // no end of headers
-      // Half open: whoever is behind it never answers a ping.
-      ...Array.from({ length: 50 }, () => []),
-      ...Array.from({ length: 50 }, () => [PREFACE]),
-      ...Array.from({ length: 50 }, () => [PREFACE, SETTINGS]),
-    ];
-    await using session = new Session(port);
-    const mute = Array.from({ length: 1_000 }, async () => await answer(session.request(path)));
-    for (const got of await Promise.all(spoken.map(async (pieces) => await letGo(port, ...pieces)))) {
-      expect(got.length).toBeLessThan(10_000);
-    }
-    for (const { grpc, message: text } of await Promise.all(mute)) {
+] as const;
+
+test('both end connections that speak something else, or nothing, and streams without a hello', async () => {
+  const met = await Promise.all(PLACES.map(async ([, portOf, path]) => await meetStrangers(portOf(), path)));
+  for (const { said, told } of met) {
+    for (const got of said) expect(got.length).toBeLessThan(10_000);
+    for (const { grpc, message: text } of told) {
       expect([grpc, text]).toEqual(['4', expect.stringContaining('ClientHello')]);
     }
-    await session[Symbol.asyncDispose]();
-    await expect.poll(async () => await connectionsOf(port)).toBeLessThanOrEqual(before);
-  });
+  }
+});
 
+describe.each(PLACES)('%s', (_, portOf, path) => {
   test('answers what is no call of its service', async () => {
     await using session = new Session(portOf());
     const calls = {

@@ -4,8 +4,9 @@ import { ProtoWriter } from '../services/lib/bytes.ts';
 import { crc32c } from '../services/lib/crc32c.ts';
 import type { PublishBatch, PublishRequest, Receipt } from '../services/wire/frames.ts';
 import { publishRequest } from '../services/wire/publish-codec.ts';
-import { type ServerProcess, startStandalone } from './support/process.ts';
+import { type ServerProcess, startBookie, startStandalone } from './support/process.ts';
 import { type Ended, HELLO, type PublishStream, publishStream } from './support/raw-stream.ts';
+import { suspend } from './support/suspend.ts';
 import { Watch } from './support/watch.ts';
 
 const MiB = 1_048_576;
@@ -149,8 +150,14 @@ describe('a stream ends with the reason', () => {
 
   test('more bytes than there was credit for', async () => {
     const large = batch(block({ payload: messages(Buffer.alloc(5 * MiB), Buffer.alloc(5 * MiB)) }));
-    const { reason } = await endOf(opening(), { batches: [large] }, { batches: [large] }, { batches: [large] });
-    expect(reason).toBe('CREDIT_EXCEEDED');
+    await using bookie = await startBookie();
+    await using broker = await startStandalone({ args: ['--bookie', `127.0.0.1:${bookie.port}`] });
+    await using stream = publishStream(broker.port);
+    stream.send(opening());
+    expect(await opened(stream)).toBe('open');
+    using _ = await suspend(bookie); // nothing is stored: no credit comes back
+    for (let sent = 0; sent < 3; sent++) stream.send({ batches: [large] });
+    expect((await stream.ended()).reason).toBe('CREDIT_EXCEEDED');
   });
 
   test('a frame above the limit', async () => {

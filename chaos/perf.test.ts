@@ -79,7 +79,7 @@ describe('at full speed', () => {
   });
 });
 
-describe('at a rate', () => {
+describe.concurrent('at a rate', () => {
   test('so many messages are published, evenly; the CSV file has a line a second', async () => {
     const csv = path.join(folder, 'rate.csv');
     const sum = await perf('produce', 'rate', '--rate', '500', '--duration', '2.5', '--producers', '2', '--csv', csv);
@@ -131,8 +131,10 @@ describe('at a rate', () => {
     const late = blocks.filter(({ appendTime, publishTime }) => appendTime - publishTime > 800);
     expect(late.reduce((messages, { count }) => messages + count, 0)).toBeLessThan(15);
   });
+});
 
-  test('kill -9 of the server loses and doubles nothing', async () => {
+describe('a server that is killed', () => {
+  test('loses and doubles nothing', async () => {
     const producing = perf('produce', 'crash', '--rate', '1000', '--duration', '3');
     while ((await storedBlocks(server.port, 'crash')).length < 50)
       await new Promise((resolve) => setTimeout(resolve, 10));

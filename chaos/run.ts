@@ -72,7 +72,7 @@ const disk = await PowerDisk.create(4_096);
 try {
   await run('power cut', values.full ? 10 : 2, () => onPowerDisk(disk));
 } finally {
-  await disk.remove();
+  await disk[Symbol.asyncDispose]();
 }
 await damageMatrix(values.full ? 200 : 20);
 const megabytes = values.full ? 10_000 : 1_000;

@@ -159,7 +159,8 @@ async function runRounds(
   }
   await Promise.all(producers.map((producer) => producer.stop()));
   const total = await check();
-  await until(() => steady.delivered.length >= total, producers, options.patienceMs).catch(() => {
+  const all = (): boolean => violations.length > 0 || steady.delivered.length >= total;
+  await until(all, producers, options.patienceMs).catch(() => {
     violations.push(`lost-delivery: the steady consumer got ${steady.delivered.length} of ${total} messages`);
   });
   steady.delivered.forEach((index, position) => {

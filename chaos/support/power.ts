@@ -21,7 +21,7 @@ async function run(command: string, ...args: readonly string[]): Promise<string>
 }
 
 /** A mounted file system of its own. */
-export class PowerDisk {
+export class PowerDisk implements AsyncDisposable {
   /** Where it is mounted. */
   readonly folder: string;
   readonly #parent: string;
@@ -61,7 +61,8 @@ export class PowerDisk {
     await run('mount', this.#device, this.folder);
   }
 
-  async remove(): Promise<void> {
+  /** Whoever used it must have ended. */
+  async [Symbol.asyncDispose](): Promise<void> {
     await run('umount', this.folder).catch(() => undefined);
     await run('losetup', '-d', this.#device).catch(() => undefined);
     await rm(this.#parent, { recursive: true, force: true });

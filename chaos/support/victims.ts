@@ -29,7 +29,8 @@ export async function oneProcess(program?: string): Promise<Cluster> {
 export async function fourProcesses(): Promise<Cluster> {
   const servers: ServerProcess[] = [];
   try {
-    for (let i = 0; i < 3; i++) servers.push(await startBookie());
+    const starts = [0, 1, 2].map(async () => void servers.push(await startBookie()));
+    await Promise.all(starts);
     const args = servers.flatMap(({ port }) => ['--bookie', `127.0.0.1:${port}`]);
     const broker = await startStandalone({ args });
     servers.unshift(broker);
