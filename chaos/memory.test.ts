@@ -1,7 +1,7 @@
 /** Clients that stand still: what they cost is bounded, others get on, and all of it is given back. */
 import { afterEach, expect, test } from 'vitest';
 import { Client } from '../services/client/index.ts';
-import { fill, growth, idleClients, LARGE_BYTES, MOST_MEGABYTES, StillClients, usedMemory } from './support/memory.ts';
+import { fill, growth, idleGrowth, LARGE_BYTES, MOST_MEGABYTES, StillClients, usedMemory } from './support/memory.ts';
 import { type ServerProcess, startStandalone } from './support/process.ts';
 
 /** So much that no limit is left. */
@@ -19,10 +19,6 @@ afterEach(async () => {
   await client?.close();
   await server?.[Symbol.asyncDispose]();
 });
-
-async function closeAll(clients: readonly Client[]): Promise<void> {
-  await Promise.all(clients.map(async (each) => await each.close()));
-}
 
 /** Nothing but what the cache holds for a while is in use once everybody has gone. */
 async function allIsGivenBack(): Promise<void> {
@@ -81,15 +77,11 @@ test('sabotage: without a bound they need more', async () => {
   expect(await halfFrames()).toBeGreaterThan(MOST_MEGABYTES);
 });
 
-test('idle connections with a producer and a consumer take 60 KB each', async () => {
+const IDLE = 300;
+const EACH_MEGABYTES = 0.06;
+
+test('idle connections with a producer and a consumer take 60 KB each, also on a server that has just started', async () => {
   await start();
-  const [warm, connections] = [100, 300];
-  await fill(client, 'warm', 150_000, 100, 5_000); // what the engine keeps after any load is no connection's
-  await closeAll(await idleClients(server.serviceUrl, warm));
-  let clients: readonly Client[] = [];
-  const megabytes = await growth(server, async () => {
-    clients = await idleClients(server.serviceUrl, connections);
-  });
-  await closeAll(clients);
-  expect(megabytes).toBeLessThan(connections * 0.06);
+  const enough = IDLE * EACH_MEGABYTES;
+  expect(await idleGrowth(server, IDLE, enough)).toBeLessThanOrEqual(enough);
 });

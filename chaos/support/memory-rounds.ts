@@ -1,7 +1,7 @@
 /** The memory tests at length, with figures. */
 import { Client } from '../../services/client/index.ts';
 import { type ConsumeStream, consumeStream, HELLO } from './raw-stream.ts';
-import { fill, growth, idleClients, LARGE_BYTES, MOST_MEGABYTES, StillClients, usedMemory } from './memory.ts';
+import { fill, growth, idleGrowth, LARGE_BYTES, MOST_MEGABYTES, StillClients, usedMemory } from './memory.ts';
 import { type ServerProcess, startStandalone } from './process.ts';
 
 const MESSAGE_BYTES = 65_536;
@@ -128,13 +128,7 @@ async function slowConsumers({ name, start }: Slow, megabytes: number, report: R
 
 async function idleConnections(report: Report): Promise<void> {
   await using server = await startStandalone();
-  const client = new Client({ serviceUrl: server.serviceUrl });
-  await fill(client, 'warm', 500_000, 100, 5_000);
-  let clients: readonly Client[] = [];
-  const grown = await growth(server, async () => {
-    clients = await idleClients(server.serviceUrl, IDLE);
-  });
-  await Promise.all([client, ...clients].map(async (each) => await each.close()));
+  const grown = await idleGrowth(server, IDLE, IDLE_MEGABYTES);
   report(`${IDLE} idle connections`, `${Math.round(grown)} MB more`, grown <= IDLE_MEGABYTES);
 }
 

@@ -82,7 +82,7 @@ export async function usedMemory(server: ServerProcess): Promise<Record<string, 
 }
 
 /** Clients with a producer and a consumer each, that do nothing. */
-export async function idleClients(serviceUrl: string, count: number): Promise<Client[]> {
+async function idleClients(serviceUrl: string, count: number): Promise<Client[]> {
   const clients: Client[] = [];
   const AT_ONCE = 50;
   while (clients.length < count) {
@@ -96,4 +96,25 @@ export async function idleClients(serviceUrl: string, count: number): Promise<Cl
     clients.push(...(await Promise.all(some)));
   }
   return clients;
+}
+
+const SETTLED_MS = 30_000;
+const LOOK_MS = 500;
+
+/**
+ * Megabytes that a server needs more for so many idle connections: as soon as it is `enough` or less, else what it is in the end.
+ * The engine makes its young generation large while they connect, up to 32 MB, and gives it back when that has been over for
+ * some seconds: before, one sees how fast they came, not what they need.
+ */
+export async function idleGrowth(server: ServerProcess, count: number, enough: number): Promise<number> {
+  const { now: before } = await memoryOf(server);
+  const clients = await idleClients(server.serviceUrl, count);
+  const end = performance.now() + SETTLED_MS;
+  let grown = Number.POSITIVE_INFINITY;
+  while (grown > enough && performance.now() < end) {
+    await new Promise((resolve) => setTimeout(resolve, LOOK_MS));
+    grown = (await memoryOf(server)).now - before;
+  }
+  await Promise.all(clients.map(async (each) => await each.close()));
+  return grown;
 }

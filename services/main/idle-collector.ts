@@ -6,11 +6,16 @@ import v8 from 'node:v8';
 import vm from 'node:vm';
 import type { Clock, Timer } from '../runtime/clock.ts';
 
-const TICK_MS = 5_000;
+const TICK_MS = 2_000;
+/**
+ * After so many ticks without a load the young generation is collected: only when little was allocated since the collection
+ * before does the engine give back the room that it had made for the load, up to 32 MB.
+ */
+const MINOR_TICK = 2;
 /** By then what the caches held for those who keep up has left them. */
-const QUIET_TICKS = 3;
-/** Milliseconds of work in one tick that are none to speak of: leases, probes. */
-const QUIET_MS = 50;
+const MAJOR_TICK = 6;
+/** Milliseconds of work in one tick that are no load: leases, probes, the pings of some thousand idle connections. */
+const QUIET_MS = 150;
 /** So much work leaves something behind that is worth collecting. */
 const BUSY_MS = 500;
 
@@ -19,23 +24,27 @@ export interface IdleCollectorOptions {
   readonly clock: Clock;
   /** Milliseconds that the event loop has been at work. */
   readonly activeMs: () => number;
-  readonly collect: () => void;
+  readonly collect: (type: CollectionType) => void;
 }
 
-/** A full collection; some 25 ms for an idle server. */
-export function collectGarbage(): void {
+type CollectionType = 'minor' | 'major';
+
+/** A collection; a major one takes some 25 ms of an idle server. */
+export function collectGarbage(type: CollectionType): void {
   v8.setFlagsFromString('--expose-gc');
-  const collect = vm.runInNewContext('gc') as () => void;
+  const collect = vm.runInNewContext('gc') as (options?: { type: 'minor' }) => void;
   v8.setFlagsFromString('--no-expose-gc');
-  collect();
+  if (type === 'minor') collect({ type });
+  else collect();
 }
 
-/** Collects once after each load, in the third tick in which there is nothing to do. */
+/** Collects once after each load, when it has been over for a while. */
 export class IdleCollector {
   readonly #options: IdleCollectorOptions;
   #timer: Timer;
   #seenMs: number;
   #busyMs = 0;
+  /** Ticks without a load, since one that was worth it. */
   #quiet = 0;
 
   constructor(options: IdleCollectorOptions) {
@@ -51,11 +60,16 @@ export class IdleCollector {
   #tick(): void {
     const { activeMs, collect } = this.#options;
     const active = activeMs() - this.#seenMs;
-    this.#busyMs += active;
-    this.#quiet = active <= QUIET_MS ? this.#quiet + 1 : 0;
-    if (this.#busyMs >= BUSY_MS && this.#quiet >= QUIET_TICKS) {
-      collect();
-      this.#busyMs = 0;
+    if (active > QUIET_MS) {
+      this.#busyMs += active;
+      this.#quiet = 0;
+    } else if (this.#busyMs >= BUSY_MS) {
+      this.#quiet++;
+      if (this.#quiet === MINOR_TICK) collect('minor');
+      if (this.#quiet === MAJOR_TICK) {
+        collect('major');
+        this.#busyMs = 0;
+      }
     }
     this.#seenMs = activeMs();
     this.#timer = this.#later();
