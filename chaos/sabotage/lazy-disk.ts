@@ -20,11 +20,13 @@ import { bindWithWideWindows, createServer } from '../../services/wire/server.ts
 const LATE_MS = 300;
 
 function lazily(file: DiskFile): DiskFile {
+  const write: DiskFile['write'] = async (buffers, offset) => {
+    const copy = Buffer.concat(buffers);
+    setTimeout(() => void file.write([copy], offset), LATE_MS);
+  };
   return {
-    async write(buffers, offset) {
-      const copy = Buffer.concat(buffers);
-      setTimeout(() => void file.write([copy], offset), LATE_MS);
-    },
+    write,
+    commit: write,
     async sync() {},
     read: async (offset, length) => await file.read(offset, length),
     size: async () => await file.size(),

@@ -65,6 +65,12 @@ static void tell(const char *control, const struct rule *rule, const char *path)
   syscall(SYS_close, fd);
 }
 
+/* A write is a sync as well where each one is durable. */
+static int durable(int fd) {
+  int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && (flags & O_DSYNC) != 0;
+}
+
 /* What is to become of a call: 0 nothing, -1 it is torn, else the error. */
 static int fate(int fd, const char *operation) {
   const char *control = getenv("SHIM_CONTROL");
@@ -121,6 +127,7 @@ ssize_t write(int fd, const void *bytes, size_t length) {
 #define PWRITE(name, offset_type)                                                                                      \
   ssize_t name(int fd, const void *bytes, size_t length, offset_type offset) {                                         \
     int error = fate(fd, "write");                                                                                     \
+    if (error == 0 && durable(fd)) error = fate(fd, "sync");                                                           \
     if (error > 0) return failed(error);                                                                               \
     return REAL(name)(fd, bytes, error < 0 && length > 1 ? length / 2 : length, offset);                               \
   }

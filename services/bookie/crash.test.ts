@@ -5,14 +5,21 @@ import { crashRounds } from './testing/crash-rounds.ts';
 
 /** A file with some of its operations replaced. */
 function altered(file: DiskFile, own: Partial<DiskFile>): DiskFile {
-  return {
-    write: async (buffers, offset) => await file.write(buffers, offset),
-    read: async (offset, length) => await file.read(offset, length),
+  const parts = {
+    write: async (buffers: readonly Uint8Array[], offset: number) => await file.write(buffers, offset),
+    read: async (offset: number, length: number) => await file.read(offset, length),
     sync: async () => await file.sync(),
     size: async () => await file.size(),
-    truncate: async (size) => await file.truncate(size),
+    truncate: async (size: number) => await file.truncate(size),
     close: async () => await file.close(),
     ...own,
+  };
+  return {
+    ...parts,
+    async commit(buffers, offset) {
+      await parts.write(buffers, offset);
+      await parts.sync();
+    },
   };
 }
 

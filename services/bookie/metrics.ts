@@ -38,7 +38,7 @@ const metrics = {
   sync: {
     name: 'bookie_journal_JOURNAL_SYNC',
     type: 'summary',
-    help: 'Milliseconds that one fdatasync of the log took.',
+    help: 'Milliseconds that one commit of the log took: write and sync.',
   },
   queue: gauge('bookie_journal_JOURNAL_QUEUE_SIZE', 'Entries that wait for the disk.'),
   queueBytes: gauge('magnetar_bookie_pending_bytes', 'Bytes of entries that wait for the disk.'),
@@ -109,10 +109,10 @@ export class BookieStats {
   }
 
   /** A commit group is durable. */
-  group(entries: number, bytes: number, syncMs: number): void {
+  group(entries: number, bytes: number, ms: number): void {
     this.#groupEntries.observe(entries);
     this.#groupBytes.observe(bytes);
-    this.#syncs.observe(syncMs);
+    this.#syncs.observe(ms);
   }
 
   collect(sink: MetricSink, bookie: string): void {

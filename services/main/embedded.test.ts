@@ -143,12 +143,19 @@ describe('a standalone in this process', () => {
 /** The real disk, until its syncs begin to fail. */
 function failingDisk(): { readonly disk: Disk; readonly fail: () => void } {
   let fails = false;
+  const works = (): void => {
+    if (fails) throw Object.assign(new Error('EIO: the disk is broken'), { code: 'EIO' });
+  };
   const failing = (file: DiskFile): DiskFile => ({
     write: async (buffers, offset) => await file.write(buffers, offset),
     read: async (offset, length) => await file.read(offset, length),
     sync: async () => {
-      if (fails) throw Object.assign(new Error('EIO: the disk is broken'), { code: 'EIO' });
+      works();
       await file.sync();
+    },
+    commit: async (buffers, offset) => {
+      works();
+      await file.commit(buffers, offset);
     },
     size: async () => await file.size(),
     truncate: async (size) => await file.truncate(size),

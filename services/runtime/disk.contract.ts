@@ -29,6 +29,16 @@ export function diskContract(
       await file.close();
     });
 
+    test('commits whole pages and odd pieces, over what was written and behind it', async () => {
+      const file = await disk.open(`${folder}/a`, { create: true });
+      await file.write([Buffer.alloc(8_192, 'a')], 0);
+      await file.commit([Buffer.alloc(4_000, 'b'), Buffer.alloc(4_192, 'c')], 4_096);
+      await file.commit([Buffer.from('odd'), Buffer.from('end')], 12_288);
+      const wanted = ['a'.repeat(4_096), 'b'.repeat(4_000), 'c'.repeat(4_192), 'oddend'].join('');
+      expect((await file.read(0, 20_000)).toString()).toBe(wanted);
+      await file.close();
+    });
+
     test('reads fewer bytes only at the end of a file', async () => {
       const file = await disk.open(`${folder}/a`, { create: true });
       await file.write([Buffer.from('hello')], 0);

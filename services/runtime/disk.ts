@@ -63,6 +63,8 @@ export interface DiskFile {
   read(offset: number, length: number): Promise<Buffer>;
   /** Makes written data durable (fdatasync). */
   sync(): Promise<void>;
+  /** Writes, as `write` does, and makes what was written by this call durable: in one go where the platform can. */
+  commit(buffers: readonly Uint8Array[], offset: number): Promise<void>;
   /** Current size. */
   size(): Promise<number>;
   truncate(size: number): Promise<void>;

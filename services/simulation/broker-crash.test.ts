@@ -33,6 +33,7 @@ class LyingDisk extends CrashDisk {
       write: async (buffers, offset) => await file.write(buffers, offset),
       read: async (offset, length) => await file.read(offset, length),
       sync: async () => await Promise.resolve(),
+      commit: async (buffers, offset) => await file.write(buffers, offset),
       size: async () => await file.size(),
       truncate: async (size) => await file.truncate(size),
       close: async () => await file.close(),

@@ -60,8 +60,8 @@ export interface LogHost<Entry extends LogRecord> {
   index(segment: number, record: Entry, offset: number): void;
   /** A record is not stored. */
   dropped(record: Entry): void;
-  /** A commit group is durable: so many records and bytes, synced in so many ms. */
-  stored(records: number, bytes: number, syncMs: number): void;
+  /** A commit group is durable: so many records and bytes, made so in so many ms. */
+  stored(records: number, bytes: number, ms: number): void;
   /** Seals a full segment and hands it to the index. */
   seal(segment: SegmentFile, end: SegmentEnd): Promise<void>;
   /** True when ledgers up to this id may be stored; `allow` makes it so, durably. */
@@ -69,6 +69,17 @@ export interface LogHost<Entry extends LogRecord> {
   allow(ledgerId: number): Promise<void>;
   /** A segment has been synced up to an offset. */
   synced(segment: number, upTo: number): void;
+}
+
+/** A group that is on disk. */
+interface DurableGroup<Entry> {
+  readonly segment: number;
+  readonly records: readonly Entry[];
+  /** Of each record in the segment. */
+  readonly offsets: readonly number[];
+  readonly bytes: number;
+  /** How long it took to make it durable. */
+  readonly ms: number;
 }
 
 const NO_DIRECTORY: Buffer = Buffer.alloc(0);
@@ -86,6 +97,8 @@ export class Log<Entry extends LogRecord> {
   #highestLedgerId: number;
   #queue: Entry[] = [];
   #inFlight: Entry[] = [];
+  /** The last group, until its records are settled. */
+  #durable: DurableGroup<Entry> | undefined;
   #running = false;
   #idle: (() => void)[] = [];
   #markTimer: Timer | undefined;
@@ -150,12 +163,15 @@ export class Log<Entry extends LogRecord> {
         const room = this.#options.segmentBytes - this.#at;
         const segment = { room, directoryBytes: this.#directory.length, empty: this.#at === DATA_START };
         const { take, roll } = planGroup(this.#queue, this.#options.group, segment);
-        if (roll) await this.#roll();
-        else await this.#commit(this.#take(take));
+        const next = roll ? undefined : this.#commit(this.#take(take));
+        this.#settleDurable();
+        if (next === undefined) await this.#roll();
+        else await next;
       }
     } catch (error) {
       this.fail(error);
     }
+    this.#settleDurable();
     this.#becameIdle();
   }
 
@@ -184,29 +200,37 @@ export class Log<Entry extends LogRecord> {
     );
     const end = offset + group.bytes;
     if (!segment.fill.covers(end)) await segment.fill.yieldTo(end);
+    const { clock } = this.#environment;
+    let startedAt: number;
     try {
       if (!this.#host.allows(this.#highestLedgerId)) await this.#host.allow(this.#highestLedgerId);
-      await segment.file.write(group.buffers, offset);
+      startedAt = clock.monotonic();
+      await segment.file.commit(group.buffers, offset);
     } catch (error) {
       if (!isDiskFull(error)) throw error;
       this.#notWritten(error);
       return;
     }
-    const { clock } = this.#environment;
-    const writtenAt = clock.monotonic();
-    await segment.file.sync();
     if (this.#failure !== undefined) throw this.#failure; // Sealing failed meanwhile: these records have been settled.
     this.#at = end;
     this.#host.synced(segment.identity.id, end);
     this.#chain = group.chain;
     this.#directory = encodeDirectory(segment.identity, offset, records);
     this.#inFlight = [];
-    for (const [at, record] of records.entries()) {
-      this.#host.index(segment.identity.id, record, group.offsets[at] ?? 0);
-    }
-    this.#host.stored(records.length, group.bytes, clock.monotonic() - writtenAt);
+    const { offsets, bytes } = group;
+    this.#durable = { segment: segment.identity.id, records, offsets, bytes, ms: clock.monotonic() - startedAt };
+  }
+
+  /** Tells of the group that is durable, once the next one is on its way: the disk does not wait for those who hear of it. */
+  #settleDurable(): void {
+    const group = this.#durable;
+    if (group === undefined) return;
+    this.#durable = undefined;
+    const { segment, records, offsets, bytes, ms } = group;
+    for (const [at, record] of records.entries()) this.#host.index(segment, record, offsets[at] ?? 0);
+    this.#host.stored(records.length, bytes, ms);
     for (const record of records) this.#settle(record, undefined);
-    this.#host.room.wrote(group.bytes);
+    this.#host.room.wrote(bytes);
     this.#prepareAhead();
   }
 

@@ -31,25 +31,32 @@ function content(length: number, seed: number): Buffer {
   return bytes;
 }
 
-async function directFlags(path: string): Promise<boolean[]> {
-  const flags: boolean[] = [];
+const O_DIRECT = 0o40000;
+const O_DSYNC = 0o10000;
+
+/** How a file is open: past the page cache, or that and durable with every write, or neither. */
+async function waysOpen(path: string): Promise<string[]> {
+  const ways: string[] = [];
   for (const fd of await readdir('/proc/self/fd')) {
     const target = await readlink(`/proc/self/fd/${fd}`).catch(() => '');
     if (target !== path) continue;
     const octal = /flags:\s*([0-7]+)/.exec(await readFile(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0';
-    flags.push((Number.parseInt(octal, 8) & 0o40000) !== 0);
+    const flags = Number.parseInt(octal, 8);
+    ways.push(`${flags & O_DIRECT ? 'direct' : 'plain'}${flags & O_DSYNC ? ' durable' : ''}`);
   }
-  return flags.toSorted((a, b) => Number(a) - Number(b));
+  return ways.toSorted();
 }
 
 test.runIf(process.platform === 'linux' && process.arch === 'x64')(
-  'a file is open both ways, and both are closed',
+  'a file is open both ways, and, once something is committed, so that each write is durable; all are closed',
   async () => {
     const path = join(folder, 'flags');
     const file = await directDisk.open(path, { create: true });
-    expect(await directFlags(path)).toEqual([false, true]);
+    expect(await waysOpen(path)).toEqual(['direct', 'plain']);
+    await file.commit([Buffer.alloc(DIRECT_BYTES)], 0);
+    expect(await waysOpen(path)).toEqual(['direct', 'direct durable', 'plain']);
     await file.close();
-    expect(await directFlags(path)).toEqual([]);
+    expect(await waysOpen(path)).toEqual([]);
   },
 );
 
@@ -104,7 +111,8 @@ async function over(write: DirectHandle['write']): Promise<{ file: DirectFile; p
     read: async (): Promise<never> => await Promise.reject(new Error('not read')),
     close: async (): Promise<void> => {},
   };
-  return { file: new DirectFile(plain, handle, new AlignedBuffers(), path), path };
+  const handles = { direct: handle, durable: async () => await Promise.resolve(handle) };
+  return { file: new DirectFile(plain, handles, new AlignedBuffers(), path), path };
 }
 
 describe('a disk that does not take everything', () => {
@@ -117,8 +125,9 @@ describe('a disk that does not take everything', () => {
       return { bytesWritten: 700, buffer };
     }) as unknown as DirectHandle['write']);
     await file.write([bytes], 0);
+    await file.commit([bytes], bytes.length);
     await file.close();
-    expect((await readFile(path)).equals(bytes)).toBe(true);
+    expect((await readFile(path)).equals(Buffer.concat([bytes, bytes]))).toBe(true);
   });
 
   test('where one part found no room and another failed for good, it failed for good, and names the file', async () => {

@@ -7,28 +7,49 @@ import { ofFile } from './file-error.ts';
 /** The part of a file handle, opened with O_DIRECT, that direct I/O needs. */
 export type DirectHandle = Pick<FileHandle, 'read' | 'write' | 'close'>;
 
+/** The same file past the page cache. */
+export interface DirectHandles {
+  readonly direct: DirectHandle;
+  /** Opens it with O_DSYNC as well: what is written through it is durable. */
+  readonly durable: () => Promise<DirectHandle>;
+}
+
 /**
  * A file that is written and read past the page cache where offset and length are whole sectors; the rest goes the usual
  * way, through `plain`, which is the same file. A group of commits goes to the disk without its pages being found, filled
- * and written back first, and what is written once and read much later does not push out what others need.
+ * and written back first, and what is written once and read much later does not push out what others need. Write and sync
+ * of a commit are one call: the second way through the queue of the thread pool and back costs as much as the sync.
  */
 export class DirectFile implements DiskFile {
   readonly #plain: DiskFile;
   readonly #handle: DirectHandle;
+  readonly #openDurable: () => Promise<DirectHandle>;
+  #durable: Promise<DirectHandle> | undefined;
   readonly #buffers: AlignedBuffers;
 
   readonly #path: string;
 
-  constructor(plain: DiskFile, handle: DirectHandle, buffers: AlignedBuffers, path: string) {
+  constructor(plain: DiskFile, { direct, durable }: DirectHandles, buffers: AlignedBuffers, path: string) {
     this.#path = path;
     this.#plain = plain;
-    this.#handle = handle;
+    this.#handle = direct;
+    this.#openDurable = durable;
     this.#buffers = buffers;
   }
 
   async write(pieces: readonly Uint8Array[], offset: number): Promise<void> {
+    if (isAligned(pieces, offset)) await this.#transfer(this.#handle, pieces, offset);
+    else await this.#plain.write(pieces, offset);
+  }
+
+  async commit(pieces: readonly Uint8Array[], offset: number): Promise<void> {
+    if (!isAligned(pieces, offset)) return await this.#plain.commit(pieces, offset);
+    this.#durable ??= this.#openDurable();
+    await this.#transfer(await this.#durable, pieces, offset);
+  }
+
+  async #transfer(handle: DirectHandle, pieces: readonly Uint8Array[], offset: number): Promise<void> {
     const bytes = byteLength(pieces);
-    if (offset % DIRECT_BYTES !== 0 || bytes % DIRECT_BYTES !== 0) return await this.#plain.write(pieces, offset);
     const source = new Source(pieces);
     const transfers: Promise<void>[] = [];
     for (let at = 0; at < bytes; at += TRANSFER_BYTES) {
@@ -36,7 +57,7 @@ export class DirectFile implements DiskFile {
       transfers.push(
         this.#buffers.lend(async (buffer) => {
           source.copyTo(buffer, length);
-          await this.#writeAll(buffer, length, offset + at);
+          await this.#writeAll(handle, buffer, length, offset + at);
         }),
       );
     }
@@ -49,13 +70,16 @@ export class DirectFile implements DiskFile {
     if (reasons.length > 0) throw ofFile(reasons.find((reason) => !isDiskFull(reason)) ?? reasons[0], this.#path);
   }
 
-  async #writeAll(buffer: Buffer, length: number, offset: number): Promise<void> {
+  async #writeAll(handle: DirectHandle, buffer: Buffer, length: number, offset: number): Promise<void> {
     for (let written = 0; written < length; ) {
-      const { bytesWritten } = await this.#handle.write(buffer, written, length - written, offset + written);
+      const { bytesWritten } = await handle.write(buffer, written, length - written, offset + written);
       if (bytesWritten % DIRECT_BYTES !== 0 || bytesWritten === 0) {
         // A disk that takes no whole sector more says why when it is asked the usual way.
         const from = written + bytesWritten;
-        return await this.#plain.write([buffer.subarray(from, length)], offset + from);
+        const rest = [buffer.subarray(from, length)];
+        if (handle === this.#handle) await this.#plain.write(rest, offset + from);
+        else await this.#plain.commit(rest, offset + from);
+        return;
       }
       written += bytesWritten;
     }
@@ -110,9 +134,14 @@ export class DirectFile implements DiskFile {
   }
 
   async close(): Promise<void> {
+    await (await this.#durable?.catch(() => undefined))?.close();
     await this.#handle.close();
     await this.#plain.close();
   }
+}
+
+function isAligned(pieces: readonly Uint8Array[], offset: number): boolean {
+  return offset % DIRECT_BYTES === 0 && byteLength(pieces) % DIRECT_BYTES === 0;
 }
 
 /** Pieces, one after another. */

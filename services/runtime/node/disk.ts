@@ -86,6 +86,11 @@ export class NodeFile implements DiskFile {
     await this.#named(this.#handle.datasync());
   }
 
+  async commit(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    await this.write(buffers, offset);
+    await this.sync();
+  }
+
   async size(): Promise<number> {
     return (await this.#handle.stat()).size;
   }
@@ -121,10 +126,15 @@ const buffers = new AlignedBuffers();
 
 /** The file past the page cache as well; undefined where the file system, or the platform, does not offer it. */
 async function openDirect(path: string, plain: DiskFile): Promise<DirectFile | undefined> {
-  const direct: number | undefined = constants.O_DIRECT;
-  if (direct === undefined) return undefined;
+  const past: number | undefined = constants.O_DIRECT;
+  if (past === undefined) return undefined;
+  const flags = constants.O_RDWR | past;
   try {
-    return new DirectFile(plain, await open(path, constants.O_RDWR | direct), buffers, path);
+    const direct = await open(path, flags);
+    // By its descriptor: it may have another name by then.
+    const durable = async (): Promise<FileHandle> =>
+      await open(`/proc/self/fd/${direct.fd}`, flags | constants.O_DSYNC);
+    return new DirectFile(plain, { direct, durable }, buffers, path);
   } catch (error) {
     if (errorCode(error) === 'EINVAL') return undefined;
     await plain.close();

@@ -190,6 +190,11 @@ class CrashFile implements DiskFile {
     this.#inode.sync();
   }
 
+  async commit(buffers: readonly Uint8Array[], offset: number): Promise<void> {
+    await this.write(buffers, offset);
+    await this.sync();
+  }
+
   async size(): Promise<number> {
     this.#check();
     return await Promise.resolve(this.#inode.seen.length);
