@@ -264,5 +264,6 @@ function decodeEntryAt(bytes: Buffer, at: number, wanted: Wanted): StoredEntry |
     length: header.length,
     digest: header.digest,
     payload,
+    checked: true,
   };
 }

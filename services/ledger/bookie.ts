@@ -28,7 +28,7 @@ export interface AppendEntry {
   readonly payloadBytes: number;
 }
 
-/** An entry as a bookie gives it back. The digest has not been checked on this side. */
+/** An entry as a bookie gives it back. */
 export interface StoredEntry {
   readonly entryId: EntryId;
   readonly lac: EntryId;
@@ -36,6 +36,8 @@ export interface StoredEntry {
   readonly digest: number;
   /** A view of a larger buffer, frozen. */
   readonly payload: Buffer;
+  /** This process has checked the digest; absent: whoever reads it has to. */
+  readonly checked?: true;
 }
 
 export interface ReadEntries {

@@ -28,9 +28,9 @@ export interface LedgerWriter {
    * every pending entry in order. LEDGER_FENCED: another client has taken the ledger; whether the entry survives is
    * unknown (LP-6). NOT_ENOUGH_BOOKIES,
    * DISK_FULL: the ack quorum cannot be reached; close the ledger, go on in another.
-   * LEDGER_CLOSED: closed by this client.
+   * LEDGER_CLOSED: closed by this client. `lastCrc32c`: that of the last piece, where the caller has just checked it.
    */
-  append(payload: readonly Buffer[], done: (error?: MagnetarError) => void): EntryId;
+  append(payload: readonly Buffer[], done: (error?: MagnetarError) => void, lastCrc32c?: number): EntryId;
   /**
    * Closes the ledger at the last confirmed entry (LP-20); entries still pending fail with LEDGER_CLOSED. Resolves with what
    * the metadata says. Idempotent. @throws LEDGER_FENCED when another client has closed it elsewhere or is recovering it.

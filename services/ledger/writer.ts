@@ -78,7 +78,7 @@ export class Writer implements LedgerWriter {
     return this.#failure;
   }
 
-  append(payload: readonly Buffer[], done: Done): EntryId {
+  append(payload: readonly Buffer[], done: Done, lastCrc32c?: number): EntryId {
     const entryId = this.#tracker.nextEntryId;
     if (this.#failure !== undefined) {
       const failure = this.#failure;
@@ -94,7 +94,7 @@ export class Writer implements LedgerWriter {
       entryId,
       lac,
       length,
-      digest: entryDigest({ ledgerId, entryId, lac, length, payload }),
+      digest: entryDigest({ ledgerId, entryId, lac, length, payload, lastCrc32c }),
       masterKey: this.#options.metadata.masterKey,
       recovery: false,
       payload,

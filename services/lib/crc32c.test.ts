@@ -2,7 +2,7 @@ import { crc32c as native } from '@node-rs/crc32';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-import { crc32c, crc32cScalar } from './crc32c.ts';
+import { crc32c, crc32cJoined, crc32cScalar } from './crc32c.ts';
 
 // RFC 3720, B.4, and the usual check value.
 const vectors: readonly (readonly [string, Buffer, number])[] = [
@@ -40,4 +40,14 @@ test('pieces, one after another, have the checksum of the whole', () => {
       expect(crc32c(bytes.subarray(cut), crc32c(bytes.subarray(0, cut)))).toBe(crc32c(bytes));
     }),
   );
+});
+
+test('checksums of pieces are joined to that of the whole', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), fc.uint8Array({ maxLength: 70_000 }), (head, tail) => {
+      expect(crc32cJoined(crc32c(head), crc32c(tail), tail.length)).toBe(crc32c(tail, crc32c(head)));
+    }),
+  );
+  const large = Buffer.alloc(20_000_000, 'x');
+  expect(crc32cJoined(0xe3069283, crc32c(large), large.length)).toBe(crc32c(large, 0xe3069283));
 });

@@ -32,3 +32,13 @@ test('does not depend on how the payload is cut, and does on everything else (LP
   ];
   expect(new Set([input, ...others].map(entryDigest)).size).toBe(6);
 });
+
+test('is the same when the checksum of the last piece is known, and rests on it when that piece is large (LP-3)', () => {
+  for (const bytes of [0, 5, 4_095, 4_096, 70_000]) {
+    const last = Buffer.alloc(bytes, 'm');
+    const known = { ...input, payload: [Buffer.from('head'), last], lastCrc32c: crc32c(last) };
+    expect(entryDigest(known)).toBe(entryDigest({ ...known, lastCrc32c: undefined }));
+    const wrong = entryDigest({ ...known, lastCrc32c: crc32c(last) ^ 1 });
+    expect(wrong === entryDigest(known)).toBe(bytes < 4_096);
+  }
+});

@@ -235,9 +235,8 @@ export class ManagedLedger {
 
   #hand(writer: LedgerWriter, pending: Pending): void {
     try {
-      const entryId: EntryId = writer.append([pending.header, pending.block], (error) => {
-        this.#onDone(writer, pending, entryId, error);
-      });
+      const done = (error: MagnetarError | undefined): void => this.#onDone(writer, pending, entryId, error);
+      const entryId: EntryId = writer.append([pending.header, pending.block], done, pending.crc32c);
     } catch (error) {
       this.#onWriterFailed(toMagnetarError(error));
       return;
