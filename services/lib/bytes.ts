@@ -23,25 +23,73 @@ export function varintSize(value: number): number {
   return size;
 }
 
+/** A byte field from this size on is not copied into the buffer of its writer. */
+const KEPT_FROM_BYTES = 8_192;
+
+/** How many bytes of a byte field a writer takes into its buffer. */
+export function copiedBytes(bytes: Uint8Array): number {
+  return bytes.length < KEPT_FROM_BYTES ? bytes.length : 0;
+}
+
+/** Bytes that stand in the message at `at` of the buffer. */
+interface Kept {
+  at: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A message in pieces, which are put together in the place where it is wanted. */
+export class PiecedMessage {
+  /** In bytes. */
+  readonly length: number;
+  readonly #buffer: Buffer;
+  readonly #kept: readonly Kept[];
+
+  constructor(buffer: Buffer, kept: readonly Kept[], length: number) {
+    this.length = length;
+    this.#buffer = buffer;
+    this.#kept = kept;
+  }
+
+  get byteLength(): number {
+    return this.length;
+  }
+
+  /** Copies all of it to `target`, which has room for it from `start` on. */
+  copy(target: Buffer, start = 0): void {
+    let [from, to] = [0, start];
+    for (const { at, bytes } of this.#kept) {
+      to += this.#buffer.copy(target, to, from, at);
+      target.set(bytes, to);
+      to += bytes.length;
+      from = at;
+    }
+    this.#buffer.copy(target, to, from);
+  }
+}
+
 function callWith(writer: ProtoWriter, write: (writer: ProtoWriter) => void): void {
   write(writer);
 }
 
 /**
- * Appends fields to a buffer that grows. `finish()` hands the written part out; the writer is then used up.
+ * Appends fields to a buffer that grows. `finish()` hands the written part out; the writer is then used up. Large byte fields
+ * are borrowed until then: they are copied once, to where they go.
  * Fields with protobuf's default value (0, empty) are the caller's to leave out.
  */
 export class ProtoWriter {
   #buffer: Buffer;
   #at = 0;
+  #kept: Kept[] | undefined;
+  #keptBytes = 0;
 
+  /** `initialBytes`: about what it takes without large byte fields. */
   constructor(initialBytes = 256) {
     this.#buffer = Buffer.allocUnsafe(initialBytes);
   }
 
   /** Bytes written so far. */
   get length(): number {
-    return this.#at;
+    return this.#at + this.#keptBytes;
   }
 
   #room(bytes: number): void {
@@ -111,15 +159,20 @@ export class ProtoWriter {
     this.#at = this.#buffer.writeUInt32LE(value, this.#at);
   }
 
-  /** A bytes field: the parts, one after another. Copies them. */
+  /** A bytes field: the parts, one after another. */
   bytes(field: number, ...parts: readonly Uint8Array[]): void {
     this.tag(field, BYTES);
     this.rawVarint(byteLength(parts));
     for (const part of parts) this.raw(part);
   }
 
-  /** Bytes as they are, without a tag. Copies them. */
+  /** Bytes as they are, without a tag. */
   raw(bytes: Uint8Array): void {
+    if (copiedBytes(bytes) < bytes.length) {
+      (this.#kept ??= []).push({ at: this.#at, bytes });
+      this.#keptBytes += bytes.length;
+      return;
+    }
     this.#room(bytes.length);
     this.#buffer.set(bytes, this.#at);
     this.#at += bytes.length;
@@ -149,14 +202,16 @@ export class ProtoWriter {
   item<T>(field: number, value: T, write: (writer: ProtoWriter, value: T) => void): void {
     this.tag(field, BYTES);
     const lengthAt = this.#at;
+    const [keptBefore, start] = [this.#kept?.length ?? 0, this.length + 1];
     this.#room(1);
     this.#at += 1;
     write(this, value);
-    const length = this.#at - lengthAt - 1;
+    const length = this.length - start;
     const extra = varintSize(length) - 1;
     if (extra > 0) {
       this.#room(extra);
       this.#buffer.copyWithin(lengthAt + 1 + extra, lengthAt + 1, this.#at);
+      for (const kept of this.#kept?.slice(keptBefore) ?? []) kept.at += extra;
     }
     const end = this.#at + extra;
     this.#at = lengthAt;
@@ -171,9 +226,17 @@ export class ProtoWriter {
     });
   }
 
-  /** What was written. A view: the writer must not be used any more. */
+  /** What was written, in one piece. Perhaps a view: the writer must not be used any more. */
   finish(): Buffer {
-    return this.#buffer.subarray(0, this.#at);
+    if (this.#kept === undefined) return this.#buffer.subarray(0, this.#at);
+    const whole = Buffer.allocUnsafe(this.length);
+    this.finishPieced().copy(whole);
+    return whole;
+  }
+
+  /** What was written, in pieces: large byte fields as they were given. */
+  finishPieced(): PiecedMessage {
+    return new PiecedMessage(this.#buffer.subarray(0, this.#at), this.#kept ?? [], this.length);
   }
 }
 

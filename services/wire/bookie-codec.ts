@@ -1,5 +1,5 @@
 /** Codecs of the bookie's streams (`proto/magnetar/v1/bookie.proto`). */
-import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
+import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { Codec } from './codec.ts';
 import {
@@ -48,17 +48,22 @@ const RESULT_BYTES = 8; // what the answer to a request mostly stays below
 const NEGATIVE_BYTES = 11; // an int64 below 0 with its tag
 const NOTHING: Buffer = Buffer.alloc(0);
 
+function writeAppendRequest(frame: AppendRequest): ProtoWriter {
+  let bytes = SMALL_FRAME_BYTES;
+  for (const { payload, masterKey } of frame.entries ?? []) {
+    bytes += masterKey.length + ENTRY_OVERHEAD_BYTES;
+    for (const piece of payload) bytes += copiedBytes(piece);
+  }
+  const writer = new ProtoWriter(bytes);
+  putOptional(writer, 1, frame.hello, writeClientHello);
+  for (const entry of frame.entries ?? []) writeAppendEntry(writer, entry);
+  return writer;
+}
+
 /** From client to bookie on the append stream. */
 export const appendRequest: Codec<AppendRequest> = {
-  encode(frame: AppendRequest): Buffer {
-    let bytes = SMALL_FRAME_BYTES;
-    for (const entry of frame.entries ?? [])
-      bytes += entry.payloadBytes + entry.masterKey.length + ENTRY_OVERHEAD_BYTES;
-    const writer = new ProtoWriter(bytes);
-    putOptional(writer, 1, frame.hello, writeClientHello);
-    for (const entry of frame.entries ?? []) writeAppendEntry(writer, entry);
-    return writer.finish();
-  },
+  encode: (frame) => writeAppendRequest(frame).finish(),
+  encodePieced: (frame) => writeAppendRequest(frame).finishPieced(),
 
   decode(bytes: Buffer): AppendRequest {
     const reader = new ProtoReader(bytes);
@@ -127,20 +132,23 @@ export const readRequest: Codec<ReadRequest> = {
   },
 };
 
+function writeReadResponse(frame: ReadResponse): ProtoWriter {
+  let bytes = SMALL_FRAME_BYTES;
+  for (const result of frame.entries ?? []) {
+    for (const entry of result.entries ?? []) bytes += copiedBytes(entry.payload) + ENTRY_OVERHEAD_BYTES;
+  }
+  const writer = new ProtoWriter(bytes);
+  putOptional(writer, 1, frame.hello, writeServerHello);
+  for (const result of frame.entries ?? []) writeEntriesResult(writer, result);
+  putItems(writer, 3, frame.lacs, writeLacResult);
+  putOptional(writer, 4, frame.credit, writeCredit);
+  return writer;
+}
+
 /** From bookie to client on the read stream. */
 export const readResponse: Codec<ReadResponse> = {
-  encode(frame: ReadResponse): Buffer {
-    let bytes = SMALL_FRAME_BYTES;
-    for (const result of frame.entries ?? []) {
-      for (const entry of result.entries ?? []) bytes += entry.payload.length + ENTRY_OVERHEAD_BYTES;
-    }
-    const writer = new ProtoWriter(bytes);
-    putOptional(writer, 1, frame.hello, writeServerHello);
-    for (const result of frame.entries ?? []) writeEntriesResult(writer, result);
-    putItems(writer, 3, frame.lacs, writeLacResult);
-    putOptional(writer, 4, frame.credit, writeCredit);
-    return writer.finish();
-  },
+  encode: (frame) => writeReadResponse(frame).finish(),
+  encodePieced: (frame) => writeReadResponse(frame).finishPieced(),
 
   decode(bytes: Buffer): ReadResponse {
     const reader = new ProtoReader(bytes);

@@ -32,7 +32,11 @@ export const sequenceIds: fc.Arbitrary<SequenceId> = fc.bigInt({
 }) as fc.Arbitrary<SequenceId>;
 export const text: fc.Arbitrary<string> = fc.string({ unit: 'grapheme', maxLength: 20 });
 export const bytes: fc.Arbitrary<Buffer> = fc
-  .oneof(fc.uint8Array({ maxLength: 40 }), fc.uint8Array({ minLength: 120, maxLength: 300 }))
+  .oneof(
+    { arbitrary: fc.uint8Array({ maxLength: 40 }), weight: 4 },
+    { arbitrary: fc.uint8Array({ minLength: 120, maxLength: 300 }), weight: 4 },
+    { arbitrary: fc.constantFrom(8_191, 8_192, 20_000).map((length) => Buffer.alloc(length, length)), weight: 1 },
+  )
   .map((array) => Buffer.from(array));
 
 export const errors: fc.Arbitrary<WireError> = fc.record({
@@ -230,6 +234,19 @@ export function codecContract<T extends object>(
         fc.property(frames, (frame) => {
           const expected = type.fromObject(toReference(frame) as Record<string, unknown>);
           expect(plain(type.decode(codec.encode(frame)))).toEqual(plain(type.decode(type.encode(expected).finish())));
+        }),
+      );
+    });
+
+    test('in pieces it is the same', () => {
+      fc.assert(
+        fc.property(frames, fc.nat(9), (frame, start) => {
+          const whole = codec.encode(frame);
+          const pieced = codec.encodePieced?.(frame) ?? whole;
+          expect([pieced.length, pieced.byteLength]).toEqual([whole.length, whole.length]);
+          const target = Buffer.alloc(start + whole.length);
+          pieced.copy(target, start);
+          expect(target.subarray(start).equals(whole)).toBe(true);
         }),
       );
     });

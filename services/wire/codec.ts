@@ -1,6 +1,10 @@
+import type { PiecedMessage } from '../lib/bytes.ts';
+
 /** Turns frames of one kind into bytes of protobuf's wire format and back. */
 export interface Codec<T> {
   readonly encode: (value: T) => Buffer;
+  /** The same for frames with payloads, which are borrowed until the result is copied. */
+  readonly encodePieced?: (value: T) => PiecedMessage;
   /**
    * Byte fields of the result are views of `bytes`. Unknown fields are passed over; of a field that occurs twice the last
    * one counts. @throws MagnetarError PROTOCOL_VIOLATION, and nothing else, for whatever is malformed.

@@ -1,5 +1,5 @@
 /** The codec of what a broker sends on the consume stream (`proto/magnetar/v1/broker.proto`). */
-import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
+import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId, MessageIndex } from '../lib/ids.ts';
 import type { Codec } from './codec.ts';
 import {
@@ -40,25 +40,28 @@ import type {
 const DELIVERY_OVERHEAD_BYTES = 72; // more than the numbers, tags and lengths of a delivery take
 const NOTHING: Buffer = Buffer.alloc(0);
 
+function writeConsumeResponse(frame: ConsumeResponse): ProtoWriter {
+  let bytes = SMALL_FRAME_BYTES;
+  for (const delivery of frame.deliveries ?? []) {
+    bytes += copiedBytes(delivery.block) + copiedBytes(delivery.skip) + DELIVERY_OVERHEAD_BYTES;
+  }
+  const writer = new ProtoWriter(bytes);
+  putOptional(writer, 1, frame.hello, writeServerHello);
+  putItems(writer, 2, frame.subscribed, writeSubscribed);
+  for (const delivery of frame.deliveries ?? []) writeDelivery(writer, delivery);
+  putItems(writer, 4, frame.caughtUp, writeCaughtUp);
+  putItems(writer, 5, frame.ackReceipts, writeAckReceipt);
+  putItems(writer, 6, frame.seeksDone, writeSeekDone);
+  putItems(writer, 7, frame.closed, writeClosed);
+  putOptional(writer, 8, frame.credit, writeCredit);
+  putItems(writer, 9, frame.losses, writeLoss);
+  return writer;
+}
+
 /** From server to client. */
 export const consumeResponse: Codec<ConsumeResponse> = {
-  encode(frame: ConsumeResponse): Buffer {
-    let bytes = SMALL_FRAME_BYTES;
-    for (const delivery of frame.deliveries ?? []) {
-      bytes += delivery.block.length + delivery.skip.length + DELIVERY_OVERHEAD_BYTES;
-    }
-    const writer = new ProtoWriter(bytes);
-    putOptional(writer, 1, frame.hello, writeServerHello);
-    putItems(writer, 2, frame.subscribed, writeSubscribed);
-    for (const delivery of frame.deliveries ?? []) writeDelivery(writer, delivery);
-    putItems(writer, 4, frame.caughtUp, writeCaughtUp);
-    putItems(writer, 5, frame.ackReceipts, writeAckReceipt);
-    putItems(writer, 6, frame.seeksDone, writeSeekDone);
-    putItems(writer, 7, frame.closed, writeClosed);
-    putOptional(writer, 8, frame.credit, writeCredit);
-    putItems(writer, 9, frame.losses, writeLoss);
-    return writer.finish();
-  },
+  encode: (frame) => writeConsumeResponse(frame).finish(),
+  encodePieced: (frame) => writeConsumeResponse(frame).finishPieced(),
 
   decode(bytes: Buffer): ConsumeResponse {
     const reader = new ProtoReader(bytes);

@@ -1,5 +1,5 @@
 /** Codecs of the publish stream (`proto/magnetar/v1/broker.proto`). */
-import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
+import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
 import type { Codec } from './codec.ts';
 import {
@@ -48,18 +48,21 @@ const RECEIPT_BYTES = 48; // what a receipt mostly stays below
 
 const NOTHING: Buffer = Buffer.alloc(0);
 
+function writePublishRequest(frame: PublishRequest): ProtoWriter {
+  let bytes = SMALL_FRAME_BYTES;
+  for (const batch of frame.batches ?? []) bytes += copiedBytes(batch.block) + BATCH_OVERHEAD_BYTES;
+  const writer = new ProtoWriter(bytes);
+  putOptional(writer, 1, frame.hello, writeClientHello);
+  putItems(writer, 2, frame.opens, writeOpen);
+  for (const batch of frame.batches ?? []) writeBatch(writer, batch);
+  putItems(writer, 4, frame.closes, writeClose);
+  return writer;
+}
+
 /** From client to server. */
 export const publishRequest: Codec<PublishRequest> = {
-  encode(frame: PublishRequest): Buffer {
-    let bytes = SMALL_FRAME_BYTES;
-    for (const batch of frame.batches ?? []) bytes += batch.block.length + BATCH_OVERHEAD_BYTES;
-    const writer = new ProtoWriter(bytes);
-    putOptional(writer, 1, frame.hello, writeClientHello);
-    putItems(writer, 2, frame.opens, writeOpen);
-    for (const batch of frame.batches ?? []) writeBatch(writer, batch);
-    putItems(writer, 4, frame.closes, writeClose);
-    return writer.finish();
-  },
+  encode: (frame) => writePublishRequest(frame).finish(),
+  encodePieced: (frame) => writePublishRequest(frame).finishPieced(),
 
   decode(bytes: Buffer): PublishRequest {
     const reader = new ProtoReader(bytes);

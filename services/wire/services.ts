@@ -37,6 +37,14 @@ function identity(bytes: Buffer): Buffer {
   return bytes;
 }
 
+/**
+ * How grpc-js is to serialize frames. It asks a message for its length, and to copy itself behind its own prefix, and nothing
+ * else: so payloads go straight from where they are to what is sent.
+ */
+function serializer<Frame>({ encode, encodePieced }: Codec<Frame>): (frame: Frame) => Buffer {
+  return encodePieced === undefined ? encode : (frame) => encodePieced(frame) as unknown as Buffer;
+}
+
 function streamMethod<Request, Response>(
   path: string,
   request: Codec<Request>,
@@ -48,9 +56,9 @@ function streamMethod<Request, Response>(
     requestStream: true,
     responseStream: true,
     originalName: name[0]?.toLowerCase() + name.slice(1),
-    requestSerialize: request.encode,
+    requestSerialize: serializer(request),
     requestDeserialize: identity,
-    responseSerialize: response.encode,
+    responseSerialize: serializer(response),
     responseDeserialize: identity,
   };
 }
