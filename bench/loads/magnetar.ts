@@ -15,8 +15,8 @@ await runLoad(async ({ address, payload }) => {
       for (let i = 1; i < count; i++) void producer.send(message);
       await producer.send(message);
     },
-    async consume(received) {
-      const consumer = await client.subscribe({ topic, subscription: 'bench', startPosition: 'earliest' });
+    async consume(received, pass) {
+      const consumer = await client.subscribe({ topic, subscription: `bench-${pass}`, startPosition: 'earliest' });
       let acknowledged: Promise<void> | undefined;
       for await (const each of consumer) {
         if (each.data.length !== payload.length) throw new Error(`a message of ${each.data.length} bytes`);

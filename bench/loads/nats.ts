@@ -46,14 +46,14 @@ await runLoad(async ({ address, payload }) => {
       for (let i = 0; i < count; i++) all.push(client.publish(subject, payload, { timeout: 120_000 }));
       await Promise.all(all);
     },
-    async consume(received) {
+    async consume(received, pass) {
       await manager.consumers.add(stream, {
-        durable_name: 'bench',
+        durable_name: `bench-${pass}`,
         ack_policy: 'explicit',
         deliver_policy: 'all',
         max_ack_pending: 2 * FETCH,
       });
-      const consumer = await client.consumers.get(stream, 'bench');
+      const consumer = await client.consumers.get(stream, `bench-${pass}`);
       for await (const message of await consumer.consume({ max_messages: FETCH })) {
         message.ack();
         if (!received(1)) break;

@@ -12,6 +12,7 @@ await runLoad(async ({ address, payload }) => {
   const queue = `bench-${randomUUID()}`;
   await publisher.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });
   return {
+    consumesOnce: true,
     async publish(count) {
       for (let i = 1; i < count; i++) publisher.sendToQueue(queue, payload, { persistent: true });
       await new Promise<void>((resolve, reject) => {

@@ -22,14 +22,15 @@ await runLoad(async ({ address, payload }) => {
       for (let i = 0; i < count; i++) pipeline.xadd(key, '*', 'data', payload);
       await pipeline.exec();
     },
-    async consume(received) {
-      await reader.xgroup('CREATE', key, 'bench', '0', 'MKSTREAM');
+    async consume(received, pass) {
+      const name = `bench-${pass}`;
+      await reader.xgroup('CREATE', key, name, '0', 'MKSTREAM');
       for (;;) {
-        const group = ['GROUP', 'bench', 'me', 'COUNT', `${FETCH}`, 'BLOCK', '1000', 'STREAMS', key, '>'];
+        const group = ['GROUP', name, 'me', 'COUNT', `${FETCH}`, 'BLOCK', '1000', 'STREAMS', key, '>'];
         const reply = (await reader.callBuffer('XREADGROUP', ...group)) as Reply;
         const ids = (reply?.[1] ?? []).map(([id]) => id);
         if (ids.length === 0) continue;
-        const acknowledged = reader.xack(key, 'bench', ...ids);
+        const acknowledged = reader.xack(key, name, ...ids);
         const more = received(ids.length);
         await acknowledged;
         if (!more) return;
