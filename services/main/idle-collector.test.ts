@@ -19,7 +19,7 @@ test('collects once after a load, when it has been over for a while', () => {
   };
   pass(60, 0);
   pass(10, 200);
-  pass(3, 1);
+  pass(1, 1);
   expect(collections).toEqual([]);
   pass(1, 1);
   expect(collections).toEqual(['minor']);
@@ -30,9 +30,9 @@ test('collects once after a load, when it has been over for a while', () => {
   pass(120, 60); // and do not add up to a load
   pass(60, 200);
   expect(collections.splice(0)).toEqual(['minor', 'major']);
-  pass(6, 1);
+  pass(8, 1);
   pass(4, 200); // it goes on
-  pass(11, 1);
+  pass(9, 1);
   expect(collections).toEqual(['minor', 'minor']);
   pass(1, 1);
   expect(collections).toEqual(['minor', 'minor', 'major']);

@@ -8,12 +8,13 @@ import type { Clock, Timer } from '../runtime/clock.ts';
 
 const TICK_MS = 2_000;
 /**
- * After so many ticks without a load the young generation is collected: only when little was allocated since the collection
- * before does the engine give back the room that it had made for the load, up to 32 MB.
+ * After so many ticks without a load the young generation is collected: only when little was allocated in the five seconds
+ * before a major collection, and since the one before it, does the engine give back the room that it had made for the load,
+ * up to 32 MB.
  */
-const MINOR_TICK = 2;
+const MINOR_TICK = 1;
 /** By then what the caches held for those who keep up has left them. */
-const MAJOR_TICK = 6;
+const MAJOR_TICK = 5;
 /** Milliseconds of work in one tick that are no load: leases, probes, the pings of some thousand idle connections. */
 const QUIET_MS = 150;
 /** So much work leaves something behind that is worth collecting. */

@@ -36,10 +36,14 @@ export class Connections implements MetricSource {
   }
 
   /** One has begun. */
-  add(session: { once(event: 'close', listener: () => void): unknown }): void {
+  add(session: { on(event: 'close', listener: () => void): unknown }): void {
     this.#created++;
-    session.once('close', () => this.#closed++);
+    session.on('close', this.#onClose);
   }
+
+  readonly #onClose = (): void => {
+    this.#closed++;
+  };
 
   *collect(sink: MetricSink): Generator<void> {
     sink.value(this.#metrics.active, '', this.#created - this.#closed);

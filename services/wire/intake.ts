@@ -59,7 +59,7 @@ class Sender {
     this.#session = session;
     this.#intake = intake;
     this.activeAt = intake.clock.monotonic();
-    session.once('close', () => this.narrow());
+    session.on('close', () => this.narrow());
   }
 
   /** Bytes have come. */
@@ -133,7 +133,7 @@ class FrameMeter implements Holder {
   start(): void {
     this.#stream.on('data', (chunk: Buffer) => this.#onData(chunk));
     this.#stream.on('resume', () => this.#onResume());
-    this.#stream.once('close', () => this.#close());
+    this.#stream.on('close', () => this.#close());
   }
 
   /** What its client alone can free: a frame that is handled by us is none of his. */

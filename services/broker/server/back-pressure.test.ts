@@ -91,7 +91,7 @@ async function fill(cacheBytes: number): Promise<void> {
   const shared = { environment, store, ledgers, ownership, cache, recovery, stats };
   topics = new Topics({ ...shared, options: OPTIONS, nextNumber: zero });
   const topic = await topics.open(parseTopicName('orders'));
-  const producer = topic.publisher.attach({ name: 'p', instance: Buffer.alloc(0), onClosed: () => undefined });
+  const producer = topic.publisher.attach({ name: 'p', instance: '', onClosed: () => undefined });
   const stored = Array.from({ length: BATCHES }, async (_, n) => {
     await new Promise<void>((resolve) => {
       producer.publish(batch(1, 'p', n, ['x'.repeat(BATCH_BYTES)]), () => resolve());

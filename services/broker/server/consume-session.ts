@@ -22,6 +22,7 @@ import { toWireError } from '../../wire/status.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import type { PendingRead } from '../topic/consumer.ts';
 import { endOf, type LogEntry, type LogLoss } from '../topic/log-entry.ts';
+import { EndedNumbers } from './ended-numbers.ts';
 import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
 import { ConsumerSession } from './consumer-session.ts';
 import type { SessionDependencies } from './publish-session.ts';
@@ -41,7 +42,7 @@ export class ConsumeSession {
   readonly #stream: SessionStream<ConsumeItem, ConsumeResponse>;
   readonly #consumers: Map<number, ConsumerSession> = new Map();
   /** Consumers that have ended: what was sent to them before the client knew of it is passed over. */
-  readonly #ended: Set<number> = new Set();
+  readonly #ended: EndedNumbers;
   readonly #gate: FrameGate<ConsumeRequest>;
   /** What was read for this stream and its client has not taken. */
   readonly #window: SendWindow;
@@ -65,6 +66,7 @@ export class ConsumeSession {
     const { options, clock, logger, memory, stats } = dependencies;
     this.#dependencies = dependencies;
     this.#ackCredit = options.ackWindowItems;
+    this.#ended = new EndedNumbers(options.maxPerStream);
     this.#onGone = onGone;
     this.#stream = new SessionStream(
       call,
@@ -178,7 +180,7 @@ export class ConsumeSession {
     try {
       const topic = await this.#dependencies.topics().open(parseTopicName(subscribe.topic));
       if (session.gone) return;
-      const instance = Buffer.from(subscribe.instance); // the frame that it is a view of may be large
+      const instance = subscribe.instance.toString('latin1'); // the smallest that keeps it: it is there as long as the consumer
       const { client } = this.#stream;
       const sink = {
         whenRoom: (read: PendingRead) => this.#whenRoom(read),
@@ -216,7 +218,7 @@ export class ConsumeSession {
 
   #refuse(number: number, error: MagnetarError): void {
     this.#dependencies.stats.errors.add('subscribe', error.code);
-    this.#markEnded(number);
+    this.#ended.add(number);
     const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
     this.#stream.push({ kind: 'subscribed', subscribed: { consumer: number, error: toWireError(error), ...nowhere } });
   }
@@ -350,20 +352,11 @@ export class ConsumeSession {
 
   #closed(number: number, error: MagnetarError | undefined): void {
     this.#consumers.delete(number);
-    this.#markEnded(number);
+    this.#ended.add(number);
     if (error !== undefined) this.#dependencies.stats.errors.add('consumer', error.code);
     const closed = error === undefined ? { consumer: number } : { consumer: number, error: toWireError(error) };
     this.#stream.push({ kind: 'closed', closed });
     this.#endWhenDone();
-  }
-
-  /** Remembers numbers that the client may still use; the oldest ones go when there are too many. */
-  #markEnded(number: number): void {
-    this.#ended.add(number);
-    for (const oldest of this.#ended) {
-      if (this.#ended.size <= this.#dependencies.options.maxPerStream) break;
-      this.#ended.delete(oldest);
-    }
   }
 
   #endWhenDone(): void {

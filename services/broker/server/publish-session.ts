@@ -24,6 +24,7 @@ import type { BrokerOptions } from '../options.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import { PRODUCER_EPOCH, type PublishResult } from '../topic/publisher.ts';
 import type { Topics } from '../topic/topics.ts';
+import { EndedNumbers } from './ended-numbers.ts';
 import { ProducerSession } from './producer-session.ts';
 import { serverHello, SessionStream } from './session-stream.ts';
 
@@ -62,7 +63,7 @@ export class PublishSession {
   readonly #stream: SessionStream<Item, PublishResponse>;
   readonly #producers: Map<number, ProducerSession> = new Map();
   /** Producers that ended from this side: batches that were sent before the client knew of it are dropped. */
-  readonly #ended: Set<number> = new Set();
+  readonly #ended: EndedNumbers;
   /** What the client may still send. */
   #itemCredit: number;
   #byteCredit: number;
@@ -83,6 +84,7 @@ export class PublishSession {
     const { options, clock, logger, memory, stats } = dependencies;
     this.#dependencies = dependencies;
     this.#itemCredit = options.publishWindowItems;
+    this.#ended = new EndedNumbers(options.maxPerStream);
     this.#byteCredit = options.publishWindowBytes;
     this.#onGone = onGone;
     this.#stream = new SessionStream(
@@ -206,10 +208,9 @@ export class PublishSession {
     try {
       const topic = await this.#dependencies.topics().open(parseTopicName(open.topic));
       if (session.gone) return;
-      const own = Buffer.from(instance); // the frame that it is a view of may be large
       const producer = topic.publisher.attach({
         name,
-        instance: own,
+        instance: instance.toString('latin1'), // the smallest that keeps it: it is there as long as the producer
         client: this.#stream.client,
         onClosed: (error) => session.end(error),
       });
@@ -231,7 +232,7 @@ export class PublishSession {
 
   #refuse(number: number, error: MagnetarError): void {
     this.#dependencies.stats.errors.add('open_producer', error.code);
-    this.#markEnded(number);
+    this.#ended.add(number);
     this.#stream.push({
       kind: 'opened',
       opened: { producer: number, error: toWireError(error), name: '', epoch: PRODUCER_EPOCH },
@@ -272,7 +273,7 @@ export class PublishSession {
     this.#forget(number);
     if (error !== undefined) {
       this.#dependencies.stats.errors.add('producer', error.code);
-      this.#markEnded(number);
+      this.#ended.add(number);
     }
     const closed = error === undefined ? { producer: number } : { producer: number, error: toWireError(error) };
     this.#stream.push({ kind: 'closed', closed });
@@ -280,15 +281,6 @@ export class PublishSession {
 
   #forget(number: number): void {
     this.#producers.delete(number);
-  }
-
-  /** Remembers numbers whose batches may still be on their way; the oldest ones go when there are too many. */
-  #markEnded(number: number): void {
-    this.#ended.add(number);
-    for (const oldest of this.#ended) {
-      if (this.#ended.size <= this.#dependencies.options.maxPerStream) break;
-      this.#ended.delete(oldest);
-    }
   }
 
   #toFrame(items: readonly Item[]): PublishResponse {

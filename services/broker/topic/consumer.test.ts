@@ -61,7 +61,7 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
     },
     {
       name: 'c',
-      instance: Buffer.alloc(0),
+      instance: '',
       sink,
       subscription,
       start: 0 as MessageIndex,

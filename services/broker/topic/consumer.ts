@@ -71,7 +71,7 @@ export interface SubscriptionMemory {
 
 export class TopicConsumer {
   readonly name: string;
-  readonly instance: Buffer;
+  readonly instance: string;
   readonly client: ConnectedClient | undefined;
   /** What it was sent and has acknowledged. */
   readonly traffic: Traffic;
@@ -108,7 +108,7 @@ export class TopicConsumer {
     dependencies: ConsumerDependencies,
     options: {
       readonly name: string;
-      readonly instance: Buffer;
+      readonly instance: string;
       readonly client?: ConnectedClient | undefined;
       readonly sink: ConsumerSink;
       /** Absent for a reader. */

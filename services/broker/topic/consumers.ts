@@ -21,7 +21,7 @@ export interface ConsumerRequest {
   /** Empty: the server makes one. */
   readonly name: string;
   /** Stays the same while one consumer reconnects. Empty: never the same. */
-  readonly instance: Buffer;
+  readonly instance: string;
   readonly client?: ConnectedClient;
   readonly sink: ConsumerSink;
 }
@@ -29,7 +29,7 @@ export interface ConsumerRequest {
 /** Who holds a subscription: a consumer, or somebody who is becoming one. */
 interface Holder {
   readonly name: string;
-  readonly instance: Buffer;
+  readonly instance: string;
   end(error: MagnetarError): void;
 }
 
@@ -217,11 +217,11 @@ export class Consumers {
   }
 
   /** Ends the older self of a consumer; refuses to end anybody else. */
-  #displace(key: string, instance: Buffer): void {
+  #displace(key: string, instance: string): void {
     const holder = this.#holders.get(key);
     if (holder === undefined) return;
     const where = `subscription "${key}" of topic ${this.#dependencies.topic}`;
-    if (instance.length === 0 || !instance.equals(holder.instance)) {
+    if (instance === '' || instance !== holder.instance) {
       throw new MagnetarError(
         'CONSUMER_BUSY',
         `${where} is exclusive, and consumer "${holder.name}" is connected to it`,

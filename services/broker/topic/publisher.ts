@@ -33,7 +33,7 @@ export interface ProducerRequest {
   /** Empty: the server makes one. */
   readonly name: string;
   /** Stays the same while one producer reconnects. Empty: never the same. */
-  readonly instance: Buffer;
+  readonly instance: string;
   readonly client?: ConnectedClient;
   /** The topic, or another connection of the same producer, has ended it. Called once at most, never after `detach`. */
   readonly onClosed: (error: MagnetarError) => void;
@@ -59,7 +59,7 @@ function stored(lastSequenceId: SequenceId, place: DedupPlace, duplicate: boolea
 /** A producer that is connected. */
 export class TopicProducer {
   readonly name: string;
-  readonly instance: Buffer;
+  readonly instance: string;
   readonly client: ConnectedClient | undefined;
   /** What was stored of it since it is connected. */
   readonly traffic: Traffic;
@@ -154,7 +154,7 @@ export class Publisher {
     const present = this.#producers.get(name);
     if (present !== undefined) {
       const where = `producer "${name}" of topic ${this.#options.topic}`;
-      if (request.instance.length === 0 || !request.instance.equals(present.instance)) {
+      if (request.instance === '' || request.instance !== present.instance) {
         throw new MagnetarError('PRODUCER_BUSY', `${where} is connected already; close it, or use another name`);
       }
       present.end(new MagnetarError('PRODUCER_FENCED', `${where} has connected again elsewhere`));

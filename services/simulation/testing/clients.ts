@@ -28,7 +28,7 @@ export class ProducerClient {
   readonly #world: World;
   readonly #history: History;
   readonly #name: string;
-  readonly #instance: Buffer;
+  readonly #instance: string;
   #next = 0;
   /** Not confirmed, in order. */
   readonly #unconfirmed: Sent[] = [];
@@ -39,7 +39,7 @@ export class ProducerClient {
     this.#world = world;
     this.#history = history;
     this.#name = name;
-    this.#instance = Buffer.from(`instance of ${name}`);
+    this.#instance = `instance of ${name}`;
   }
 
   get idle(): boolean {
@@ -209,7 +209,7 @@ export class ConsumerClient {
       caughtUp: () => undefined,
       closed: (error: MagnetarError) => session.end(error),
     };
-    const instance = Buffer.from(`${name} ${this.#instances++}`);
+    const instance = `${name} ${this.#instances++}`;
     const start = { at: 'earliest' } as const;
     try {
       const topic = await broker.topic();
