@@ -34,7 +34,13 @@ const config: ViteUserConfig = defineConfig({
     projects: [
       {
         extends: true,
-        test: { name: 'unit', isolate: false, include: ['services/**/*.test.ts'], testTimeout: 20_000 },
+        test: {
+          name: 'unit',
+          isolate: false,
+          include: ['services/**/*.test.ts'],
+          maxWorkers: '100%',
+          testTimeout: 20_000,
+        },
       },
       {
         extends: true,
