@@ -249,7 +249,7 @@ describe('a disk that other programs fill', () => {
   });
 });
 
-describe('a disk that fails', () => {
+describe.concurrent('a disk that fails', () => {
   test.each([
     [
       'a sync of a segment',

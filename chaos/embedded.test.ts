@@ -37,7 +37,7 @@ const USE = `
   }
 `;
 
-describe('an app', () => {
+describe.concurrent('an app', () => {
   test.each([
     ['app.mjs', IMPORTS],
     ['app.cjs', `const { startStandalone } = require('magnetar/embedded'); ${SAY}`],
@@ -275,7 +275,7 @@ const TYPED = `
   }
 `;
 
-describe('the types hold under --strict', () => {
+describe.concurrent('the types hold under --strict', () => {
   test.each([
     ['typed.mts', { module: 'nodenext' }],
     ['typed.ts', { module: 'esnext', moduleResolution: 'bundler' }],

@@ -1,4 +1,4 @@
-/** What a server costs that has had a load and has nothing to do: memory and CPU, of the built program. */
+/** What a server costs: the time to its start; and after a load, when it has nothing to do, memory and CPU. Of the built program. */
 import { readdir, readFile } from 'node:fs/promises';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { Client } from '../services/client/index.ts';
@@ -52,6 +52,10 @@ async function cpuShare(something: Promise<unknown>): Promise<number> {
 async function rest(ms: number): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, ms));
 }
+
+test('a server is ready soon', () => {
+  expect(server.readyMs).toBeLessThan(1_500);
+});
 
 describe('after a load', () => {
   test('a server whose consumers keep up is small, and does next to nothing', async () => {
