@@ -1,7 +1,7 @@
 import type { ClientDuplexStream } from '@grpc/grpc-js';
 import { Client as GrpcClient, credentials } from '@grpc/grpc-js';
 import { MagnetarError } from '../lib/errors.ts';
-import { clientOptions } from '../wire/server.ts';
+import { clientOptions, openStream } from '../wire/server.ts';
 import type { StreamMethod } from '../wire/services.ts';
 import type { FailedStatus } from '../wire/status.ts';
 import { fromStatus } from '../wire/status.ts';
@@ -21,7 +21,7 @@ export class Link {
   }
 
   openStream<Request, Response>(method: StreamMethod<Request, Response>): WireStream<Request> {
-    return this.#client.makeBidiStreamRequest(method.path, method.requestSerialize, method.responseDeserialize);
+    return openStream(this.#client, method);
   }
 
   /** Why a stream ended, in the words of this project. */

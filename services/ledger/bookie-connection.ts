@@ -22,7 +22,7 @@ import type {
   WireReadLac,
 } from '../wire/frames.ts';
 import { Outbox } from '../wire/outbox.ts';
-import { clientOptions } from '../wire/server.ts';
+import { clientOptions, openStream } from '../wire/server.ts';
 import { bookieService, type StreamMethod } from '../wire/services.ts';
 import { fromStatus, fromWireError } from '../wire/status.ts';
 import { RequestTable } from './request-table.ts';
@@ -125,7 +125,7 @@ export class BookieConnection {
     method: StreamMethod<Request, Response>,
     onFrame: (bytes: Buffer) => void,
   ): ClientDuplexStream<Request, Buffer> {
-    const stream = this.#client.makeBidiStreamRequest(method.path, method.requestSerialize, method.responseDeserialize);
+    const stream = openStream(this.#client, method);
     stream.on('data', (bytes: Buffer) => {
       if (this.#over) return;
       try {

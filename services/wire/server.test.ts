@@ -1,4 +1,4 @@
-import { connect, type Settings } from 'node:http2';
+import { connect, type Http2Server, type Settings } from 'node:http2';
 
 import { Client, credentials, Metadata, type Server, ServerCredentials, setLogger } from '@grpc/grpc-js';
 import { getLogger } from '@grpc/grpc-js/build/src/logging.js';
@@ -7,7 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest';
 import { hasCode, MagnetarError } from '../lib/errors.ts';
 import type { PublishRequest, PublishResponse } from './frames.ts';
 import { publishRequest, publishResponse } from './publish-codec.ts';
-import { bindWithWideWindows, clientOptions, createServer } from './server.ts';
+import { bindWithWideWindows, clientOptions, createServer, openStream as openFrameStream } from './server.ts';
 import { type BrokerHandlers, brokerService } from './services.ts';
 import { type FailedStatus, fromStatus, toStatus } from './status.ts';
 
@@ -68,8 +68,7 @@ async function lookFromOutside(port: number): Promise<Record<string, unknown>> {
 async function openStream(port: number): Promise<{ cancel: () => void; failed: Promise<MagnetarError> }> {
   const client = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
   cleanUps.push(() => client.close());
-  const { path, requestSerialize, responseDeserialize } = brokerService.Publish;
-  const call = client.makeBidiStreamRequest(path, requestSerialize, responseDeserialize);
+  const call = openFrameStream(client, brokerService.Publish);
   const failed = new Promise<MagnetarError>((resolve) => {
     call.on('error', (error: FailedStatus) => resolve(fromStatus(error)));
   });
@@ -123,6 +122,22 @@ describe('a server', () => {
       maxFrameSize: 16_384,
       connectionWindow: 65_535,
     });
+  });
+
+  test('is allowed large frames by a client that has a stream', async () => {
+    const { server, port } = await listen();
+    const { http2Servers } = server as unknown as { http2Servers: ReadonlyMap<Http2Server, unknown> };
+    const allowed = new Promise<number>((resolve) => {
+      for (const http2Server of http2Servers.keys()) {
+        http2Server.on('session', (session) => {
+          session.on('remoteSettings', ({ maxFrameSize = 0 }: Settings) => {
+            if (maxFrameSize > 16_384) resolve(maxFrameSize);
+          });
+        });
+      }
+    });
+    await openStream(port);
+    expect(await allowed).toBe(262_144);
   });
 
   test('exchanges frames with a client, also ones above gRPC’s default of 4 MiB', async () => {
