@@ -15,7 +15,7 @@ import { parseArgs } from 'node:util';
 import type { BarePipeResult } from './bare-pipe.ts';
 import { compareWithBaseline, saveBaseline } from './baseline.ts';
 import type { LoadResult } from './loads/driver.ts';
-import { json, usage } from './processes.ts';
+import { CLIENT_OPTIONS, json, usage } from './processes.ts';
 import { type Idle, type Latency, pipeName, type Results, type Throughput, writeResults } from './report.ts';
 import { magnetar, nats, rabbitmq, redis, type Running, type System } from './systems.ts';
 
@@ -72,7 +72,7 @@ async function withSystem<T>(system: System, work: (running: Running) => Promise
 }
 
 async function load(name: string, address: string, args: readonly string[]): Promise<LoadResult> {
-  return (await json([script(`loads/${name}`), '--address', address, ...args])) as LoadResult;
+  return (await json([...CLIENT_OPTIONS, script(`loads/${name}`), '--address', address, ...args])) as LoadResult;
 }
 
 async function pipe(file: string, size: number, copies: number): Promise<BarePipeResult> {
