@@ -1,5 +1,5 @@
 /** Clients that stand still: what they cost is bounded, others get on, and all of it is given back. */
-import { afterEach, expect, test } from 'vitest';
+import { afterEach, describe, expect, test } from 'vitest';
 import { Client } from '../services/client/index.ts';
 import { fill, growth, idleGrowth, LARGE_BYTES, MOST_MEGABYTES, StillClients, usedMemory } from './support/memory.ts';
 import { type ServerProcess, startStandalone } from './support/process.ts';
@@ -44,18 +44,6 @@ async function deaf(): Promise<number> {
   });
 }
 
-test('readers that read nothing: memory is bounded, another one gets everything, and all is given back', async () => {
-  await start();
-  expect(await deaf()).toBeLessThan(MOST_MEGABYTES);
-  await client.close();
-  await allIsGivenBack();
-});
-
-test('sabotage: without a bound they need more', async () => {
-  await start(UNBOUNDED);
-  expect(await deaf()).toBeGreaterThan(MOST_MEGABYTES);
-});
-
 /** How much a server needs for clients that send half a frame, while others send large messages. */
 async function halfFrames(): Promise<number> {
   await fill(client, 'large', 1, LARGE_BYTES);
@@ -65,16 +53,21 @@ async function halfFrames(): Promise<number> {
   });
 }
 
-test('producers that stop in the middle of a frame: memory is bounded, others publish large messages', async () => {
-  await start();
-  expect(await halfFrames()).toBeLessThan(MOST_MEGABYTES);
-  await client.close();
-  await allIsGivenBack();
-});
+describe.each([
+  ['readers that read nothing, while another one gets everything', deaf],
+  ['producers that stop in the middle of a frame, while others publish large messages', halfFrames],
+])('%s', (_, needed) => {
+  test('memory is bounded, and all is given back', async () => {
+    await start();
+    expect(await needed()).toBeLessThan(MOST_MEGABYTES);
+    await client.close();
+    await allIsGivenBack();
+  });
 
-test('sabotage: without a bound they need more', async () => {
-  await start(UNBOUNDED);
-  expect(await halfFrames()).toBeGreaterThan(MOST_MEGABYTES);
+  test('sabotage: without a bound they need more', async () => {
+    await start(UNBOUNDED);
+    expect(await needed()).toBeGreaterThan(MOST_MEGABYTES);
+  });
 });
 
 const IDLE = 300;

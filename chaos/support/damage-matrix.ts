@@ -3,7 +3,7 @@
  * prepared once. What has to hold is in `run`; `Look` in `damage.ts` holds that no wrong byte is served, that nothing is missing
  * unless somebody says so, and that no index is given twice.
  */
-import { cp, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { Client, MagnetarError } from '../../services/client/index.ts';
 import { assertNever } from '../../services/lib/assert.ts';
@@ -79,10 +79,11 @@ export class DamageMatrix implements AsyncDisposable {
     const making = this.#made.get(name) ?? this.#make(name, topology, origin);
     this.#made.set(name, making);
     const data = await making;
+    const damage = async (copy: string): Promise<void> => await spoil(copy, one);
     let report: Report;
-    if (topology === 'three processes') report = await this.#inProcesses(name, data, one);
-    else if (built) report = await afterDamage(data, async (copy) => await spoil(copy, one));
-    else report = await afterDamageHere(data, async (copy) => await spoil(copy, one));
+    if (topology === 'three processes') {
+      report = await afterDamage(data, damage, async (copy) => await this.#lookInProcesses(name, copy));
+    } else report = await (built ? afterDamage : afterDamageHere)(data, damage);
     check(one, report, file);
     return report;
   }
@@ -112,12 +113,9 @@ export class DamageMatrix implements AsyncDisposable {
     }
   }
 
-  async #inProcesses(name: string, data: string, one: Case): Promise<Report> {
-    const copy = await temporaryFolder();
+  async #lookInProcesses(name: string, copy: string): Promise<Report> {
     const servers: ServerProcess[] = [];
     try {
-      await cp(data, copy, { recursive: true });
-      await spoil(copy, one);
       const ports = this.#ports.get(name) ?? [];
       const starts = processesOf(copy).map(async (folder, at) => {
         servers.push(await startBookie({ data: folder, port: ports[at] ?? 0 }));
@@ -134,7 +132,6 @@ export class DamageMatrix implements AsyncDisposable {
       return await lookAtAll(client, () => servers.map(({ stderr }) => stderr).join(''));
     } finally {
       await disposeAll(servers);
-      await rm(copy, { recursive: true, force: true, maxRetries: 3 });
     }
   }
 
@@ -156,14 +153,7 @@ async function disposeAll(servers: readonly ServerProcess[]): Promise<void> {
 
 /** `afterDamage` in this process: the composition of `services/main` without a process around it, which is quicker. */
 export async function afterDamageHere(data: string, damage: (copy: string) => Promise<void>): Promise<Report> {
-  const copy = await temporaryFolder();
-  try {
-    await cp(data, copy, { recursive: true });
-    await damage(copy);
-    return await lookHere(copy);
-  } finally {
-    await rm(copy, { recursive: true, force: true, maxRetries: 3 });
-  }
+  return await afterDamage(data, damage, lookHere);
 }
 
 /** Opens a folder in this process and looks at everything. @throws as `lookAtAll` does */

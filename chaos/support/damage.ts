@@ -243,15 +243,19 @@ async function lookAt(data: string): Promise<Report> {
   return await lookAtAll(client, () => running.stderr);
 }
 
-/** A copy of a data folder, damaged, and what becomes of it. */
-export async function afterDamage(data: string, damage: (copy: string) => Promise<void>): Promise<Report> {
+/** A copy of a data folder, damaged, and what becomes of it. `look`: starts a server on it when not given. @throws as that does */
+export async function afterDamage(
+  data: string,
+  damage: (copy: string) => Promise<void>,
+  look: (copy: string) => Promise<Report> = lookAt,
+): Promise<Report> {
   const copy = await temporaryFolder();
   try {
     await cp(data, copy, { recursive: true });
     await damage(copy);
-    return await lookAt(copy);
+    return await look(copy);
   } finally {
-    await rm(copy, { recursive: true, force: true });
+    await rm(copy, { recursive: true, force: true, maxRetries: 3 });
   }
 }
 

@@ -4,10 +4,9 @@ import { ByteBudget, type ShareLimits } from './byte-budget.ts';
 
 /**
  * What buffers are held for. intake: frames that have not arrived completely, and opened windows of HTTP/2; firstIntake: frames
- * of clients that have never sent much. write: what
- * came to be stored and is not answered. read: what was read and its reader has not taken; firstRead: of readers that have
- * never taken much. ack: acknowledgments that are
- * not answered. recovery: opening topics, recovering ledgers. cache: what can be done without.
+ * of clients that have never sent much. write: what came to be stored and is not answered. read: what was read and its reader
+ * has not taken; firstRead: of readers that have never taken much. ack: acknowledgments that are not answered. recovery:
+ * opening topics, recovering ledgers. cache: what can be done without.
  */
 export type MemoryUse = 'intake' | 'firstIntake' | 'write' | 'read' | 'firstRead' | 'ack' | 'recovery' | 'cache';
 

@@ -1,7 +1,7 @@
 /** Codecs of the bookie's streams (`proto/magnetar/v1/bookie.proto`). */
 import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
-import type { Codec } from './codec.ts';
+import { type Codec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
   integerSize,
@@ -62,8 +62,7 @@ function writeAppendRequest(frame: AppendRequest): ProtoWriter {
 
 /** From client to bookie on the append stream. */
 export const appendRequest: Codec<AppendRequest> = {
-  encode: (frame) => writeAppendRequest(frame).finish(),
-  encodePieced: (frame) => writeAppendRequest(frame).finishPieced(),
+  ...payloadEncoders(writeAppendRequest),
 
   decode(bytes: Buffer): AppendRequest {
     const reader = new ProtoReader(bytes);
@@ -147,8 +146,7 @@ function writeReadResponse(frame: ReadResponse): ProtoWriter {
 
 /** From bookie to client on the read stream. */
 export const readResponse: Codec<ReadResponse> = {
-  encode: (frame) => writeReadResponse(frame).finish(),
-  encodePieced: (frame) => writeReadResponse(frame).finishPieced(),
+  ...payloadEncoders(writeReadResponse),
 
   decode(bytes: Buffer): ReadResponse {
     const reader = new ProtoReader(bytes);

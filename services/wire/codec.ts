@@ -1,4 +1,4 @@
-import type { PiecedMessage } from '../lib/bytes.ts';
+import type { PiecedMessage, ProtoWriter } from '../lib/bytes.ts';
 
 /** Turns frames of one kind into bytes of protobuf's wire format and back. */
 export interface Codec<T> {
@@ -10,4 +10,11 @@ export interface Codec<T> {
    * one counts. @throws MagnetarError PROTOCOL_VIOLATION, and nothing else, for whatever is malformed.
    */
   readonly decode: (bytes: Buffer) => T;
+}
+
+/** Both ways of encoding frames with payloads, of what writes their fields. */
+export function payloadEncoders<T>(
+  write: (value: T) => ProtoWriter,
+): Required<Pick<Codec<T>, 'encode' | 'encodePieced'>> {
+  return { encode: (value) => write(value).finish(), encodePieced: (value) => write(value).finishPieced() };
 }

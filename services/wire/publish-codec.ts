@@ -1,7 +1,7 @@
 /** Codecs of the publish stream (`proto/magnetar/v1/broker.proto`). */
 import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
-import type { Codec } from './codec.ts';
+import { type Codec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
   integerSize,
@@ -61,8 +61,7 @@ function writePublishRequest(frame: PublishRequest): ProtoWriter {
 
 /** From client to server. */
 export const publishRequest: Codec<PublishRequest> = {
-  encode: (frame) => writePublishRequest(frame).finish(),
-  encodePieced: (frame) => writePublishRequest(frame).finishPieced(),
+  ...payloadEncoders(writePublishRequest),
 
   decode(bytes: Buffer): PublishRequest {
     const reader = new ProtoReader(bytes);

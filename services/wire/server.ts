@@ -69,7 +69,10 @@ function takeLargeFrames(client: Client): void {
   }
 }
 
-/** Opens a stream of frames; what comes back is not decoded. Payloads of 64 KB come a third faster than without large frames. */
+/**
+ * Opens a stream of frames; what comes back is not decoded. With large HTTP/2 frames a payload of 64 KB takes some 6 % less of
+ * the CPU of both sides.
+ */
 export function openStream<Request, Response>(
   client: Client,
   { path, requestSerialize, responseDeserialize }: StreamMethod<Request, Response>,
