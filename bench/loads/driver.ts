@@ -9,6 +9,8 @@ import { parseArgs } from 'node:util';
 
 /** Payload bytes, with 16 more a message, that may be unconfirmed. */
 const PENDING_BYTES = 8 << 20;
+/** So many messages at most: more make no system faster, and remembering them slows clients down. */
+const PENDING_MESSAGES = 16_384;
 const BURST = 500;
 /** How long a consumer that has not got everything is waited for once the publisher has ended. */
 const LAG_SECONDS = 10;
@@ -81,7 +83,7 @@ function timed(latency: Histogram, since: number, sent: Promise<void>): Promise<
 /** As fast as the system confirms, with a bounded number of bytes unconfirmed. */
 async function publish(subject: Subject, size: number, seconds: number): Promise<Moved> {
   const latency = createHistogram();
-  const pending = Math.min(Math.floor(PENDING_BYTES / (size + 16)), subject.mostPending ?? Number.POSITIVE_INFINITY);
+  const pending = Math.min(Math.floor(PENDING_BYTES / (size + 16)), subject.mostPending ?? PENDING_MESSAGES);
   const burst = Math.min(BURST, Math.ceil(pending / 4));
   const bursts: Promise<void>[] = [];
   const start = performance.now();

@@ -5,6 +5,7 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
 import type { StoredEntry } from '../ledger/bookie.ts';
+import type { Timer } from '../runtime/clock.ts';
 import type { DiskFile } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
 import type { DamageKind, DamageList } from './damage.ts';
@@ -25,6 +26,8 @@ import { isMediaError } from './segments/source.ts';
 export const SPAN_BYTES = 1_048_576;
 /** So many spans are fetched ahead of who reads a ledger in sequence: a disk is idle while one is being asked for. */
 const AHEAD_SPANS = 4;
+/** What was fetched for somebody who does not come for it is kept for so many ms, and for twice that at most. */
+const AHEAD_MS = 5_000;
 /** Foreign records between two wanted ones that are read along rather than skipped. */
 const GAP_BYTES = 65_536;
 const OPEN_FILES = 64;
@@ -78,6 +81,13 @@ interface Ahead {
   readonly bytes: Promise<Buffer>;
 }
 
+interface AheadOfReader {
+  /** In the order of their entries, each behind the one before. */
+  readonly spans: readonly Ahead[];
+  /** When somebody read there for the last time; on the monotonic clock. */
+  readonly usedAt: number;
+}
+
 export class EntryReader {
   readonly #environment: Environment;
   readonly #folder: string;
@@ -86,8 +96,8 @@ export class EntryReader {
   /** Least recently used first. Of files that are being opened, too. */
   readonly #files = new Map<number, Promise<DiskFile>>();
   readonly #inUse = new Map<number, number>();
-  /** Spans in the order of their entries, each behind the one before. */
-  readonly #ahead: LruCache<LedgerId, readonly Ahead[]>;
+  readonly #ahead: LruCache<LedgerId, AheadOfReader>;
+  #sweep: Timer | undefined;
   #closed = false;
 
   constructor(
@@ -110,7 +120,7 @@ export class EntryReader {
     const [first] = span.entries;
     if (first === undefined) return [];
     const firstEnd = first.location.offset + recordBytes(first.location.payloadBytes);
-    const ahead = this.#ahead.get(ledgerId)?.find((each) => covers(each.span, { ...span, end: firstEnd }));
+    const ahead = this.#ahead.get(ledgerId)?.spans.find((each) => covers(each.span, { ...span, end: firstEnd }));
     const hit = ahead !== undefined;
     let bytes: Buffer;
     try {
@@ -162,7 +172,7 @@ export class EntryReader {
   /** Fetches what will probably be asked for: from `next` on, in spans that `plan` makes. */
   prefetch(ledgerId: LedgerId, next: EntryId, plan: (first: EntryId) => Span | undefined): void {
     if (this.#closed) return;
-    const held = this.#ahead.get(ledgerId) ?? [];
+    const held = this.#ahead.get(ledgerId)?.spans ?? [];
     const spans = held.filter(({ span }) => lastOf(span) >= next);
     if (spans[0] !== undefined && firstOf(spans[0].span) > next) spans.length = 0;
     const last = spans.at(-1);
@@ -177,7 +187,21 @@ export class EntryReader {
     }
     const total = spans.reduce((sum, { span }) => sum + span.end - span.start, 0);
     if (total === 0) this.#ahead.delete(ledgerId);
-    else this.#ahead.set(ledgerId, spans, total);
+    else this.#keep(ledgerId, spans, total);
+  }
+
+  #keep(ledgerId: LedgerId, spans: readonly Ahead[], bytes: number): void {
+    const { clock } = this.#environment;
+    this.#ahead.set(ledgerId, { spans, usedAt: clock.monotonic() }, bytes);
+    this.#sweep ??= clock.after(AHEAD_MS, () => this.#letGo(), { unref: true });
+  }
+
+  #letGo(): void {
+    const { clock } = this.#environment;
+    const since = clock.monotonic() - AHEAD_MS;
+    this.#ahead.deleteWhile(({ usedAt }) => usedAt <= since);
+    const some = this.#ahead.bytes > 0;
+    this.#sweep = some ? clock.after(AHEAD_MS, () => this.#letGo(), { unref: true }) : undefined;
   }
 
   async #readBytes(span: Span): Promise<Buffer> {
@@ -214,6 +238,7 @@ export class EntryReader {
   /** Closes the files. Idempotent. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#sweep?.cancel();
     const files = [...this.#files.values()];
     this.#files.clear();
     await Promise.all(files.map(closeFile));

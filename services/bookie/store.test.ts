@@ -10,6 +10,7 @@ import { crc32c } from '../lib/crc32c.ts';
 import { openBookie } from './bookie.ts';
 import { DATA_START, encodeSegmentHeader, segmentIdentity } from './segments/format.ts';
 import { openSegment } from './segments/segment-file.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
 import { testEnvironment } from './testing/environment.ts';
 import { MemoryIndex } from './testing/memory-index.ts';
@@ -217,6 +218,39 @@ describe('many segments', () => {
     // Head and seal of each, and of the empty one that was made ahead its first page.
     expect([...reads.values()].filter((count) => count > 2).length).toBeLessThanOrEqual(1);
     await check();
+    await bookie.close();
+  });
+
+  test('what was read ahead serves who comes for it, and leaves when nobody does', async () => {
+    const clock = new ManualClock();
+    const subject = new CrashedBookie({ segmentBytes: 8_388_608 }, clock);
+    const bookie = await subject.open();
+    const whole = Buffer.alloc(500_000, 'x');
+    const append = async (ledger: number, id: number): Promise<void> =>
+      await appendEntry(bookie, testEntry(ledger, id, { payload: [whole] }));
+    for (const id of [0, 1, 2, 3, 4, 5, 6]) await append(1, id);
+    for (const id of [0, 1, 2]) await append(2, id);
+    let reads = 0;
+    subject.disk.before = ({ operation }) => {
+      if (operation === 'read') reads++;
+    };
+    const readsOf = async (ledger: number, id: number): Promise<number> => {
+      const before = reads;
+      const [entry] = await readEntries(bookie, ledger, id, { maxBytes: 1 });
+      expect(entry?.payload.equals(whole)).toBe(true);
+      return reads - before;
+    };
+    for (const id of [0, 1]) {
+      for (const ledger of [1, 2]) expect(await readsOf(ledger, id)).toBeGreaterThan(0);
+    }
+    for (const id of [2, 3]) expect(await readsOf(1, id)).toBe(0);
+    clock.advance(4_000);
+    expect(await readsOf(1, 4)).toBe(0);
+    clock.advance(5_000);
+    expect(await readsOf(1, 5)).toBe(0); // somebody was there less than 5 s before the last look
+    expect(await readsOf(2, 2)).toBeGreaterThan(0); // and nobody here
+    clock.advance(10_000);
+    expect(await readsOf(1, 6)).toBeGreaterThan(0);
     await bookie.close();
   });
 

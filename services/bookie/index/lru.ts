@@ -33,6 +33,14 @@ export class LruCache<Key, Value> {
     }
   }
 
+  /** Forgets those that were not used for the longest time, as long as `old` says so of them. */
+  deleteWhile(old: (value: Value) => boolean): void {
+    for (const [key, { value }] of this.#items) {
+      if (!old(value)) return;
+      this.delete(key);
+    }
+  }
+
   delete(key: Key): void {
     const item = this.#items.get(key);
     if (item === undefined) return;
