@@ -1,9 +1,11 @@
+import { EventEmitter, once } from 'node:events';
 import { mkdtemp, readdir, readFile, readlink, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Disk } from '../disk.ts';
 import { diskContract } from '../disk.contract.ts';
+import { ManualClock } from '../testing/manual-clock.ts';
 import { AlignedBuffers, DIRECT_BYTES, TRANSFER_BYTES } from './aligned-buffers.ts';
 import { DirectFile, type DirectHandle } from './direct-file.ts';
 import { nodeDisk } from './disk.ts';
@@ -102,6 +104,28 @@ test('more transfers at once than there are buffers', async () => {
   await file.close();
 });
 
+test('the memory of transfers is given back when there have been none for a while', async () => {
+  const clock = new ManualClock();
+  const buffers = new AlignedBuffers(clock);
+  const transfer = async (): Promise<void> => await buffers.lend(async () => await Promise.resolve());
+  expect([buffers.held, clock.pendingTimers]).toEqual([false, 0]);
+  await transfer();
+  clock.advance(4_000);
+  await transfer();
+  clock.advance(5_000);
+  expect(buffers.held).toBe(true);
+  clock.advance(5_000);
+  expect([buffers.held, clock.pendingTimers]).toEqual([false, 0]);
+  const events = new EventEmitter();
+  const long = buffers.lend(async () => void (await once(events, 'end')));
+  clock.advance(30_000);
+  expect(buffers.held).toBe(true); // lent
+  events.emit('end');
+  await long;
+  clock.advance(5_000);
+  expect(buffers.held).toBe(false);
+});
+
 /** A file whose direct writes are done by `write`. */
 async function over(write: DirectHandle['write']): Promise<{ file: DirectFile; path: string }> {
   const path = join(folder, `short-${Math.random()}`);
@@ -112,7 +136,7 @@ async function over(write: DirectHandle['write']): Promise<{ file: DirectFile; p
     close: async (): Promise<void> => {},
   };
   const handles = { direct: handle, durable: async () => await Promise.resolve(handle) };
-  return { file: new DirectFile(plain, handles, new AlignedBuffers(), path), path };
+  return { file: new DirectFile(plain, handles, new AlignedBuffers(new ManualClock()), path), path };
 }
 
 describe('a disk that does not take everything', () => {

@@ -14,6 +14,7 @@ import { byteLength } from '../../lib/views.ts';
 import { dirname, resolve } from 'node:path';
 import type { Disk, DiskFile } from '../disk.ts';
 import { AlignedBuffers } from './aligned-buffers.ts';
+import { nodeClock } from './clock.ts';
 import { DirectFile } from './direct-file.ts';
 import { ofFile } from './file-error.ts';
 
@@ -122,7 +123,7 @@ async function removeIfThere(path: string): Promise<void> {
   }
 }
 
-const buffers = new AlignedBuffers();
+const buffers = new AlignedBuffers(nodeClock);
 
 /** The file past the page cache as well; undefined where the file system, or the platform, does not offer it. */
 async function openDirect(path: string, plain: DiskFile): Promise<DirectFile | undefined> {
