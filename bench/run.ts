@@ -32,6 +32,8 @@ const LATENCY_RATE = 10_000;
 const LATENCY_ROUNDS = 5;
 const REST_MS = 30_000;
 const IDLE_MS = 60_000;
+/** Whoever is measured next finds a disk that has got over the files that were removed. */
+const SETTLE_MS = 3_000;
 
 const script = (name: string): string => fileURLToPath(new URL(`${name}.js`, import.meta.url));
 const say = (text: string): void => void process.stderr.write(`${text}\n`);
@@ -57,6 +59,7 @@ async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
     return await work(folder);
   } finally {
     await rm(folder, { recursive: true, force: true });
+    await pause(SETTLE_MS);
   }
 }
 
