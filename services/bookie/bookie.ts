@@ -62,7 +62,7 @@ const DEFAULTS: Required<Omit<BookieOptions, 'reserveBytes'>> = {
 /** The largest entry: with its numbers it has to fit into one gRPC message. */
 export const MAX_ENTRY_BYTES: number = MAX_FRAME_BYTES - 65_536;
 const GROUP_RECORDS = 4_096;
-const GROUP_BYTES = 2_097_152;
+const GROUP_BYTES = 4_194_304;
 const FILL_AHEAD_BYTES = 8_388_608;
 /** One step of reading ahead plans so many entries at most: it holds up the answer. */
 const READ_AHEAD_ENTRIES = 4_096;

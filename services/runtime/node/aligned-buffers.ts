@@ -4,14 +4,14 @@ import type { Clock } from '../clock.ts';
 /** File offsets, lengths and addresses of direct I/O are multiples of this: the largest sector of a disk. */
 export const DIRECT_BYTES: number = 4_096;
 /** One transfer of direct I/O. */
-export const TRANSFER_BYTES: number = 1_048_576;
+export const TRANSFER_BYTES: number = 2_097_152;
 const WASM_PAGE_BYTES = 65_536;
-const BUFFERS = 8;
+const BUFFERS = 6;
 /** They are given back when nobody has wanted one for so many ms, and after twice that at the latest. */
 const KEPT_MS = 5_000;
 
 /**
- * The buffers through which direct I/O goes, of 1 MiB each, at addresses as the disk wants them. They are lent for one
+ * The buffers through which direct I/O goes, of 2 MiB each, at addresses as the disk wants them. They are lent for one
  * transfer at a time; who finds none waits. A memory of WebAssembly is what JavaScript has that begins on a page; it
  * becomes resident as it is used, and leaves with the next collection once it is given back.
  */
