@@ -191,17 +191,18 @@ export class EntryReader {
   }
 
   #keep(ledgerId: LedgerId, spans: readonly Ahead[], bytes: number): void {
-    const { clock } = this.#environment;
-    this.#ahead.set(ledgerId, { spans, usedAt: clock.monotonic() }, bytes);
-    this.#sweep ??= clock.after(AHEAD_MS, () => this.#letGo(), { unref: true });
+    this.#ahead.set(ledgerId, { spans, usedAt: this.#environment.clock.monotonic() }, bytes);
+    this.#sweep ??= this.#letGoLater();
+  }
+
+  #letGoLater(): Timer {
+    return this.#environment.clock.after(AHEAD_MS, () => this.#letGo(), { unref: true });
   }
 
   #letGo(): void {
-    const { clock } = this.#environment;
-    const since = clock.monotonic() - AHEAD_MS;
+    const since = this.#environment.clock.monotonic() - AHEAD_MS;
     this.#ahead.deleteWhile(({ usedAt }) => usedAt <= since);
-    const some = this.#ahead.bytes > 0;
-    this.#sweep = some ? clock.after(AHEAD_MS, () => this.#letGo(), { unref: true }) : undefined;
+    this.#sweep = this.#ahead.bytes > 0 ? this.#letGoLater() : undefined;
   }
 
   async #readBytes(span: Span): Promise<Buffer> {
