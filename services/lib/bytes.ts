@@ -54,16 +54,26 @@ export class PiecedMessage {
     return this.length;
   }
 
-  /** Copies all of it to `target`, which has room for it from `start` on. */
-  copy(target: Buffer, start = 0): void {
-    let [from, to] = [0, start];
+  /** The pieces, in order. None is empty. */
+  pieces(): Uint8Array[] {
+    const pieces: Uint8Array[] = [];
+    let from = 0;
     for (const { at, bytes } of this.#kept) {
-      to += this.#buffer.copy(target, to, from, at);
-      target.set(bytes, to);
-      to += bytes.length;
+      if (at > from) pieces.push(this.#buffer.subarray(from, at));
+      pieces.push(bytes);
       from = at;
     }
-    this.#buffer.copy(target, to, from);
+    if (from < this.#buffer.length) pieces.push(this.#buffer.subarray(from));
+    return pieces;
+  }
+
+  /** Copies all of it to `target`, which has room for it from `start` on. */
+  copy(target: Buffer, start = 0): void {
+    let to = start;
+    for (const piece of this.pieces()) {
+      target.set(piece, to);
+      to += piece.length;
+    }
   }
 }
 

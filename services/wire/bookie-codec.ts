@@ -1,7 +1,7 @@
 /** Codecs of the bookie's streams (`proto/magnetar/v1/bookie.proto`). */
 import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId } from '../lib/ids.ts';
-import { type Codec, payloadEncoders } from './codec.ts';
+import { type Codec, type PayloadCodec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
   integerSize,
@@ -145,7 +145,7 @@ function writeReadResponse(frame: ReadResponse): ProtoWriter {
 }
 
 /** From bookie to client on the read stream. */
-export const readResponse: Codec<ReadResponse> = {
+export const readResponse: PayloadCodec<ReadResponse> = {
   ...payloadEncoders(writeReadResponse),
 
   decode(bytes: Buffer): ReadResponse {

@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import protobuf from 'protobufjs';
 import { describe, expect, test } from 'vitest';
 
+import { PiecedMessage } from '../lib/bytes.ts';
 import { hasCode } from '../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
 import type { Codec } from './codec.ts';
@@ -242,7 +243,8 @@ export function codecContract<T extends object>(
       fc.assert(
         fc.property(frames, fc.nat(9), (frame, start) => {
           const whole = codec.encode(frame);
-          const pieced = codec.encodePieced?.(frame) ?? whole;
+          const pieced = codec.encodePieced?.(frame) ?? new PiecedMessage(whole, [], whole.length);
+          expect(Buffer.concat(pieced.pieces()).equals(whole)).toBe(true);
           expect([pieced.length, pieced.byteLength]).toEqual([whole.length, whole.length]);
           const target = Buffer.alloc(start + whole.length);
           pieced.copy(target, start);

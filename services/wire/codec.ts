@@ -12,6 +12,9 @@ export interface Codec<T> {
   readonly decode: (bytes: Buffer) => T;
 }
 
+/** A codec of frames with payloads. */
+export type PayloadCodec<T> = Codec<T> & Required<Pick<Codec<T>, 'encodePieced'>>;
+
 /** Both ways of encoding frames with payloads, of what writes their fields. */
 export function payloadEncoders<T>(
   write: (value: T) => ProtoWriter,

@@ -1,7 +1,7 @@
 /** The codec of what a broker sends on the consume stream (`proto/magnetar/v1/broker.proto`). */
 import { copiedBytes, ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { EntryId, LedgerId, MessageIndex } from '../lib/ids.ts';
-import { type Codec, payloadEncoders } from './codec.ts';
+import { type PayloadCodec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
   integerSize,
@@ -59,7 +59,7 @@ function writeConsumeResponse(frame: ConsumeResponse): ProtoWriter {
 }
 
 /** From server to client. */
-export const consumeResponse: Codec<ConsumeResponse> = {
+export const consumeResponse: PayloadCodec<ConsumeResponse> = {
   ...payloadEncoders(writeConsumeResponse),
 
   decode(bytes: Buffer): ConsumeResponse {

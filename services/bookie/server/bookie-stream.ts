@@ -6,7 +6,7 @@ import type { Timer } from '../../runtime/clock.ts';
 import type { Environment } from '../../runtime/environment.ts';
 import type { StallGuard } from '../../runtime/stall-guard.ts';
 import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
-import { Outbox } from '../../wire/outbox.ts';
+import { Outbox, SERVER_FRAME_BYTES } from '../../wire/outbox.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 import { toStatus } from '../../wire/status.ts';
 import { MAX_ENTRY_BYTES } from '../bookie.ts';
@@ -89,6 +89,7 @@ export class BookieStream<Item, Frame> {
     this.#outbox = new Outbox({
       clock,
       stream: call,
+      frameBytes: SERVER_FRAME_BYTES,
       frame: (answers) => this.#frame(answers),
       onDrained: () => kind.drained?.(),
       ...(kind.taken === undefined ? {} : { onTaken: kind.taken }),

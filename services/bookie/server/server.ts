@@ -6,7 +6,8 @@ import type { Environment } from '../../runtime/environment.ts';
 import { type MemoryBudget, memoryBudget } from '../../runtime/memory.ts';
 import { StallGuard } from '../../runtime/stall-guard.ts';
 import type { Credit } from '../../wire/frames.ts';
-import { readOneByOne } from '../../wire/server.ts';
+import { readResponse } from '../../wire/bookie-codec.ts';
+import { readOneByOne, sendInPieces } from '../../wire/server.ts';
 import { type BookieHandlers, bookieService } from '../../wire/services.ts';
 import { serveAppends } from './append-stream.ts';
 import { statusError } from './bookie-stream.ts';
@@ -66,6 +67,7 @@ export function addBookieService(server: Server, bookie: Bookie, options: Bookie
         return;
       }
       readOneByOne(call);
+      sendInPieces(call, readResponse.encodePieced);
       const gone = (): void => void streams.delete(stream);
       const stream = serveReads(call, bookie, { environment, memory, serverName, instance, credit: readCredit, gone });
       streams.add(stream);

@@ -5,7 +5,7 @@ import { type ErrorCode, MagnetarError } from '../../lib/errors.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Logger } from '../../runtime/logger.ts';
 import type { ClientHello, Credit, ServerHello } from '../../wire/frames.ts';
-import { Outbox } from '../../wire/outbox.ts';
+import { Outbox, SERVER_FRAME_BYTES } from '../../wire/outbox.ts';
 import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 import { toStatus } from '../../wire/status.ts';
 import type { BrokerOptions } from '../options.ts';
@@ -82,6 +82,7 @@ export class SessionStream<Item, Frame> {
     this.#outbox = new Outbox({
       clock: options.clock,
       stream: call,
+      frameBytes: SERVER_FRAME_BYTES,
       frame: handlers.toFrame,
       onDrained: () => this.#drained(),
       ...(handlers.taken === undefined ? {} : { onTaken: handlers.taken }),

@@ -2,7 +2,8 @@
 import type { Server } from '@grpc/grpc-js';
 
 import type { MagnetarError } from '../../lib/errors.ts';
-import { readOneByOne } from '../../wire/server.ts';
+import { consumeResponse } from '../../wire/consume-codec.ts';
+import { readOneByOne, sendInPieces } from '../../wire/server.ts';
 import { type BrokerHandlers, brokerService } from '../../wire/services.ts';
 import { toStatus } from '../../wire/status.ts';
 import { ConsumeSession } from './consume-session.ts';
@@ -38,6 +39,7 @@ export class Sessions {
       Consume: (call) => {
         if (this.#refuse(call)) return;
         readOneByOne(call);
+        sendInPieces(call, consumeResponse.encodePieced);
         const gone = (session: ConsumeSession): void => this.#gone(session);
         this.#open.add(new ConsumeSession(call, this.#dependencies, gone));
       },
