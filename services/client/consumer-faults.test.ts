@@ -69,7 +69,7 @@ describe('a seek that comes to nothing', () => {
 
   test('nor does one that is not answered in time', async () => {
     await publish(numbered(6));
-    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
     const consumer = await subscribe({ receiverQueueSize: 2 }, impatient);
     const came = loseSeek();
     const seeking = rejection(consumer.seek(nowhere));
@@ -81,7 +81,7 @@ describe('a seek that comes to nothing', () => {
 
   test('when it was done but nobody said so, what lies behind the new position is given once more, not left out', async () => {
     await publish(numbered(4));
-    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
     const consumer = await subscribe({}, impatient);
     expect(await take(consumer, 4)).toEqual(numbered(4));
     const came = loseSeek();

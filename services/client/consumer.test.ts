@@ -243,7 +243,7 @@ describe('acknowledging', () => {
   test('an ack that is not confirmed in time rejects', async () => {
     broker.hooks.ack = () => 'confirmSilently';
     await publish(['a'], 1);
-    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 50 });
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
     const consumer = await impatient.subscribe({ topic: 't', subscription: 's', startPosition: 'earliest' });
     const error = await rejection(consumer.acknowledge(await consumer.receive()));
     expect(error.code).toBe('DEADLINE_EXCEEDED');
