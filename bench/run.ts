@@ -53,6 +53,9 @@ const { values } = parseArgs({
 });
 const [seconds, rounds] = [values.seconds, Number(values.rounds)];
 
+/** What one of them moved in one round. */
+type Moves = Omit<Throughput, 'size' | 'round'>;
+
 async function inFolder<T>(work: (folder: string) => Promise<T>): Promise<T> {
   const folder = await mkdtemp(path.join(values.dir, 'magnetar-bench-'));
   try {
@@ -85,30 +88,38 @@ async function pipe(file: string, size: number, copies: number): Promise<BarePip
   });
 }
 
+async function pipeThroughput(name: string, file: string, size: number, copies: number): Promise<Moves> {
+  const { publish, consume } = await pipe(file, size, copies);
+  return { system: name, copies, publish: publish.msgPerSec, consume: consume.msgPerSec };
+}
+
+async function systemThroughput(system: System, size: number): Promise<Moves> {
+  const what = ['--size', `${size}`, '--seconds', seconds, '--what', 'publish,consume,both'];
+  const moved = await withSystem(system, async ({ address }) => await load(system.load, address, what));
+  const rate = (kind: keyof LoadResult): number => moved[kind]?.msgPerSec ?? 0;
+  const both = { bothPublish: rate('bothPublish'), bothConsume: rate('bothConsume') };
+  return { system: system.name, copies: system.copies, publish: rate('publish'), consume: rate('consume'), ...both };
+}
+
+/** Each round begins with another one: who comes after whom makes a difference on a disk. */
 async function throughput(systems: readonly System[]): Promise<Throughput[]> {
   const found: Throughput[] = [];
-  const pipes: [string, string, number][] = [
-    [pipeName(1), script('bare-pipe'), 1],
-    [pipeName(3), script('bare-pipe'), 3],
-    ...(values.reference === undefined ? [] : [['reference pipe', values.reference, 1] as [string, string, number]]),
+  const { reference } = values;
+  const subjects: ((size: number) => Promise<Moves>)[] = [
+    async (size) => await pipeThroughput(pipeName(1), script('bare-pipe'), size, 1),
+    async (size) => await pipeThroughput(pipeName(3), script('bare-pipe'), size, 3),
+    ...systems.map((system) => async (size: number) => await systemThroughput(system, size)),
   ];
+  if (reference !== undefined)
+    subjects.push(async (size) => await pipeThroughput('reference pipe', reference, size, 1));
   for (const size of values.sizes.split(',').map(Number)) {
     for (let round = 1; round <= rounds; round++) {
-      for (const [name, file, copies] of pipes) {
-        const { publish, consume } = await pipe(file, size, copies);
-        found.push({ system: name, copies, size, round, publish: publish.msgPerSec, consume: consume.msgPerSec });
-        say(
-          `${size} B, round ${round}: ${name}: ${publish.msgPerSec} published, ${consume.msgPerSec} consumed a second`,
-        );
-      }
-      for (const system of systems) {
-        const what = ['--size', `${size}`, '--seconds', seconds, '--what', 'publish,consume,both'];
-        const moved = await withSystem(system, async ({ address }) => await load(system.load, address, what));
-        const rate = (kind: keyof LoadResult): number => moved[kind]?.msgPerSec ?? 0;
-        const both = { bothPublish: rate('bothPublish'), bothConsume: rate('bothConsume') };
-        const { name, copies } = system;
-        found.push({ system: name, copies, size, round, publish: rate('publish'), consume: rate('consume'), ...both });
-        say(`${size} B, round ${round}: ${name}: ${rate('publish')} published, ${rate('consume')} consumed a second`);
+      const first = (round - 1) % subjects.length;
+      for (const measure of [...subjects.slice(first), ...subjects.slice(0, first)]) {
+        const moves = await measure(size);
+        found.push({ ...moves, size, round });
+        const { system, publish, consume } = moves;
+        say(`${size} B, round ${round}: ${system}: ${publish} published, ${consume} consumed a second`);
       }
     }
   }
