@@ -3,17 +3,12 @@ import { cp, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Client } from '../services/client/index.ts';
+import { ALL_RIGHT, RIGHT } from './support/all-right.ts';
 import { afterDamage, changeFile, flipText, lostOf, makeData, segmentsOf, textOf, TOPICS } from './support/damage.ts';
 import { afterDamageHere } from './support/damage-matrix.ts';
 import { freePort } from './support/ports.ts';
 import { runCommand, startBookie, startStandalone, temporaryFolder } from './support/process.ts';
 
-const RIGHT = { read: { kind: 'right' }, consumed: { kind: 'right' }, written: 'right' } as const;
-const ALL_RIGHT = {
-  kind: 'running',
-  topics: { first: RIGHT, second: RIGHT },
-  errors: expect.any(Number) as number,
-} as const;
 const NUMBERS = [0, 1, 2] as const;
 
 let stopped: string;

@@ -5,6 +5,7 @@
 import { cp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { ALL_RIGHT, RIGHT } from './support/all-right.ts';
 import {
   afterDamage,
   changeFile,
@@ -17,13 +18,6 @@ import {
 } from './support/damage.ts';
 import { afterDamageHere } from './support/damage-matrix.ts';
 import { runCommand, startStandalone, temporaryFolder } from './support/process.ts';
-
-const RIGHT = { read: { kind: 'right' }, consumed: { kind: 'right' }, written: 'right' } as const;
-const ALL_RIGHT = {
-  kind: 'running',
-  topics: { first: RIGHT, second: RIGHT },
-  errors: expect.any(Number) as number,
-} as const;
 
 let stopped: string;
 let killed: string;

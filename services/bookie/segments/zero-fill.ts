@@ -50,8 +50,14 @@ export class ZeroFill {
 
   #next(): void {
     this.#timer = undefined;
-    if (this.#stopped || this.#outrun || this.#filledTo >= this.#target) return;
+    if (this.#stopped || this.#outrun || !this.#worthwhile) return;
     this.#chunk = this.#write();
+  }
+
+  /** Whole chunks, but for the last one: new space makes the next sync wait for metadata, so few times is better than little by little. */
+  get #worthwhile(): boolean {
+    const missing = this.#target - this.#filledTo;
+    return missing >= CHUNK_BYTES || (missing > 0 && this.#target === this.#limit);
   }
 
   async #write(): Promise<void> {

@@ -31,6 +31,8 @@ import { type Broker, type BrokerSettings, startBroker } from '../broker.ts';
 
 export const HELLO: ClientHello = { protocolVersion: 1, features: [], client: 'test' };
 
+const LOOK_MS = 50;
+
 /** One end of a stream: everything that came, in order, and waiting for what comes. */
 export class TestStream<Request, Response> {
   readonly frames: Response[] = [];
@@ -79,22 +81,25 @@ export class TestStream<Request, Response> {
     this.#call.resume();
   }
 
-  /** What `find` finds in the frames so far, as soon as it does. */
+  /**
+   * What `find` finds in the frames so far, as soon as it does. Looks for about `ms`, in steps: a process that stood still has the time
+   * to read what has come meanwhile.
+   */
   async until<T>(find: (frames: readonly Response[]) => T | undefined, ms = 5_000): Promise<T> {
-    const late = new Error(`not seen within ${ms} ms; frames: ${summary(this.frames)}`);
-    const deadline = nodeClock.monotonic() + ms;
-    for (;;) {
+    for (let left = ms; left > 0; ) {
       const found = find(this.frames);
       if (found !== undefined) return found;
-      if (nodeClock.monotonic() > deadline) throw late;
-      await new Promise<void>((resolve) => {
-        const timer = nodeClock.after(50, resolve);
+      const something = await new Promise<boolean>((resolve) => {
+        const timer = nodeClock.after(LOOK_MS, () => resolve(false));
         this.#waiters.push(() => {
           timer.cancel();
-          resolve();
+          resolve(true);
         });
       });
+      if (!something) left -= LOOK_MS;
     }
+    const end = this.ended === undefined ? 'open' : `ended: ${this.ended.error?.message ?? 'without an error'}`;
+    throw new Error(`not seen within ${ms} ms; stream ${end}; frames: ${summary(this.frames)}`);
   }
 
   async untilEnded(): Promise<MagnetarError | undefined> {
