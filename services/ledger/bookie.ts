@@ -26,6 +26,8 @@ export interface AppendEntry {
   readonly payload: readonly Buffer[];
   /** Total length of the pieces in bytes. */
   readonly payloadBytes: number;
+  /** This process has made the digest of these very pieces; absent: a bookie has to check it. It does not travel. */
+  readonly checked?: true;
 }
 
 /** An entry as a bookie gives it back. */

@@ -99,6 +99,7 @@ export class Writer implements LedgerWriter {
       recovery: false,
       payload,
       payloadBytes,
+      checked: true,
     };
     this.#pending.set(entryId, { entry, appendedAt: this.#options.clock.monotonic(), done, copies: [] });
     this.#pendingBytes += payloadBytes;

@@ -7,7 +7,8 @@ import type { EntryId, LedgerId, MessageIndex } from '../lib/ids.ts';
 import { until } from '../runtime/testing/until.ts';
 import { consumeResponse } from './consume-codec.ts';
 import type { ConsumeRequest, ConsumeResponse, PublishResponse } from './frames.ts';
-import { bindWithWideWindows, clientOptions, createServer, openStream, sendInPieces } from './server.ts';
+import { sendInPieces } from './pieces.ts';
+import { bindWithWideWindows, clientOptions, createServer, openStream } from './server.ts';
 import { brokerService } from './services.ts';
 import { type FailedStatus, fromStatus, toStatus } from './status.ts';
 
@@ -115,6 +116,18 @@ describe('a call that sends frames in pieces', () => {
     call.write(frameOf(Buffer.alloc(LARGE)), (error?: Error | null) => (left = error === undefined || error === null));
     await new Promise((resolve) => setImmediate(resolve));
     expect(left).toBe(false);
+  });
+
+  test('ends the stream with an error for a frame that cannot be encoded', async () => {
+    const stream = await connectTo((call) => {
+      sendInPieces(call, () => {
+        throw new MagnetarError('INTERNAL', 'no such frame');
+      });
+      call.write({});
+    });
+    const [came, error] = await untilEnded(stream);
+    expect(came).toEqual([]);
+    expect(error).toMatchObject({ code: 'INTERNAL', message: 'no such frame' });
   });
 
   test('sabotage: without it, grpc-js would put them together', async () => {

@@ -76,6 +76,14 @@ async function overGrpc(): Promise<BookieUnderTest> {
 
 bookieContract('over gRPC', overGrpc);
 
+test('that the process of a client has made the digest does not travel: the bookie checks it', async () => {
+  const remote = await overGrpc();
+  const entry = testEntry(1, 0);
+  const damaged = { ...entry, digest: (entry.digest ^ 1) >>> 0, checked: true } as const;
+  await expect(appendEntry(remote.bookie, damaged)).rejects.toMatchObject({ code: 'CHECKSUM_MISMATCH' });
+  await remote.end();
+});
+
 const hello: ClientHello = { protocolVersion: 1, features: ['none such'], client: 'test' };
 
 /** A stream of raw frames. */

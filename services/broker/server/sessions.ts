@@ -3,7 +3,8 @@ import type { Server } from '@grpc/grpc-js';
 
 import type { MagnetarError } from '../../lib/errors.ts';
 import { consumeResponse } from '../../wire/consume-codec.ts';
-import { readOneByOne, sendInPieces } from '../../wire/server.ts';
+import { sendInPieces } from '../../wire/pieces.ts';
+import { readOneByOne } from '../../wire/server.ts';
 import { type BrokerHandlers, brokerService } from '../../wire/services.ts';
 import { toStatus } from '../../wire/status.ts';
 import { ConsumeSession } from './consume-session.ts';
