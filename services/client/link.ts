@@ -1,5 +1,5 @@
 import type { ClientDuplexStream } from '@grpc/grpc-js';
-import { Client as GrpcClient, credentials } from '@grpc/grpc-js';
+import { Client as GrpcClient, connectivityState, credentials } from '@grpc/grpc-js';
 import { MagnetarError } from '../lib/errors.ts';
 import { clientOptions, openStream } from '../wire/server.ts';
 import type { StreamMethod } from '../wire/services.ts';
@@ -10,17 +10,29 @@ import type { ServiceUrl } from './service-url.ts';
 /** A stream to the broker, as gRPC gives it: it takes frames and gives bytes. */
 export type WireStream<Request> = ClientDuplexStream<Request, Buffer>;
 
-/** The one gRPC channel of a client. It connects when the first stream is opened. */
+/** A client's way to its broker. It connects when the first stream is opened. */
 export class Link {
   readonly url: ServiceUrl;
-  readonly #client: GrpcClient;
+  #client: GrpcClient;
 
   constructor(url: ServiceUrl) {
     this.url = url;
-    this.#client = new GrpcClient(url.target, credentials.createInsecure(), clientOptions);
+    this.#client = this.#connect();
   }
 
+  #connect(): GrpcClient {
+    return new GrpcClient(this.url.target, credentials.createInsecure(), clientOptions);
+  }
+
+  /**
+   * Opens a stream, and tries to connect for it in any case: a gRPC channel that could not connect has a back-off of its own, in
+   * which it refuses streams at once, and those who open streams again have waited already.
+   */
   openStream<Request, Response>(method: StreamMethod<Request, Response>): WireStream<Request> {
+    if (this.#client.getChannel().getConnectivityState(false) === connectivityState.TRANSIENT_FAILURE) {
+      this.#client.close();
+      this.#client = this.#connect();
+    }
     return openStream(this.#client, method);
   }
 

@@ -9,7 +9,8 @@ import type { Link, WireStream } from './link.ts';
 
 const PROTOCOL_VERSION = 1;
 const FIRST_BACKOFF_MS = 100;
-const HIGHEST_BACKOFF_MS = 5_000;
+/** As with Kafka's clients (reconnect.backoff.max.ms). */
+const HIGHEST_BACKOFF_MS = 1_000;
 /** What was open for as long was a good one: the next is tried at once. */
 export const GOOD_AFTER_MS = 1_000;
 

@@ -42,8 +42,6 @@ export const clientOptions: ChannelOptions = {
   'grpc-node.flow_control_window': WINDOW_BYTES,
   'grpc.enable_retries': 0,
   'grpc.use_local_subchannel_pool': 1,
-  'grpc.initial_reconnect_backoff_ms': 100,
-  'grpc.max_reconnect_backoff_ms': 2_000,
 };
 
 /** What of grpc-js's channel is reached into: it has no option for the frames. `server.test.ts` looks at it from the server. */
