@@ -197,11 +197,11 @@ class Load {
       if (now >= end || signal.aborted) return;
       this.#post(burst, now, 0);
       untilTurn -= burst;
-      if (this.#pending + burst > this.#window) await this.#progress(signal);
-      else if (untilTurn <= 0) {
+      if (untilTurn <= 0) {
         untilTurn = TURN_AFTER_MESSAGES;
         await new Promise<void>((resolve) => this.#shell.clock.nextTurn(resolve));
       }
+      while (this.#pending + burst > this.#window) await this.#progress(signal);
     }
   }
 

@@ -1,11 +1,9 @@
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { FakeBroker } from '../client/testing/fake-broker.ts';
-import { nodeClock } from '../runtime/node/clock.ts';
 import { OutputClosed } from './chunked-output.ts';
 import { produce, type ProduceOptions } from './produce.ts';
-import type { Shell } from './shell.ts';
-import { newHistogram } from '../runtime/node/histogram.ts';
+import { shellWith } from './testing/shell.ts';
 
 let broker: FakeBroker;
 
@@ -17,26 +15,6 @@ afterEach(() => {
   broker.crash();
   broker.checkClean();
 });
-
-function shellWith(stdin: Readable, stdout: Writable): Shell {
-  return {
-    stdin,
-    stdout,
-    stderr: new PassThrough(),
-    stdoutIsTerminal: false,
-    stderrIsTerminal: false,
-    stdinIsTerminal: false,
-    clock: nodeClock,
-    environment: {},
-    interrupted: new AbortController().signal,
-    parseTime: () => undefined,
-    dateOf: (time) => new Date(time),
-    openFile: async () => Promise.resolve(Readable.from([])),
-    createFile: async () => Promise.resolve(new PassThrough()),
-    http: () => Promise.reject(new Error('there is no server')),
-    newHistogram,
-  };
-}
 
 function options(more: Partial<ProduceOptions> = {}): ProduceOptions {
   const none = { file: undefined, texts: undefined, key: undefined, properties: undefined, rate: undefined };
