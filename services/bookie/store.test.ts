@@ -8,7 +8,7 @@ import { appendEntry, readEntries, testEntry, testKey, texts } from '../ledger/b
 import { entryId, ledgerId } from '../lib/ids.ts';
 import { crc32c } from '../lib/crc32c.ts';
 import { openBookie } from './bookie.ts';
-import { DATA_START, encodeSegmentHeader, segmentIdentity } from './segments/format.ts';
+import { DATA_START, encodeSegmentHeader, PAGE_BYTES, segmentIdentity } from './segments/format.ts';
 import { openSegment } from './segments/segment-file.ts';
 import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
@@ -76,6 +76,44 @@ describe('group commit', () => {
     const large = testEntry(1, 4, { payload: [Buffer.alloc(5_000)] });
     await appendEntry(bookie, large); // Alone, an entry above the bound is taken.
     await bookie.close();
+  });
+
+  test('what is submitted when a record is settled is on its way at once, without the clock', async () => {
+    const subject = new CrashedBookie({}, new ManualClock());
+    const bookie = await subject.open();
+    await new Promise<void>((resolve) => {
+      bookie.append(testEntry(1, 0), () => bookie.append(testEntry(1, 1), () => resolve()));
+    });
+    expect(await outcome(bookie, 1, 1)).toBe('ledger 1 entry 1');
+    await bookie.close();
+  });
+
+  test('a group does not wait for the mark of an idle log; the end of the segment does', async () => {
+    const clock = new ManualClock();
+    const subject = new CrashedBookie({ segmentBytes: DATA_START + 3 * PAGE_BYTES, markDelayMs: 20 }, clock);
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    const events = new EventEmitter();
+    const held = once(events, 'held');
+    const steps: string[] = [];
+    subject.disk.before = async ({ operation, path, offset = 0 }) => {
+      if (!path.startsWith(subject.path(1))) return; // It has kept its first name.
+      if (operation === 'truncate') steps.push('sealed');
+      if (operation !== 'write' || offset === 0 || offset >= DATA_START) return;
+      events.emit('held');
+      await once(events, 'released');
+      steps.push('marked');
+    };
+    clock.advance(20);
+    await held;
+    for (const id of [1, 2]) await appendEntry(bookie, testEntry(1, id)); // The segment is full.
+    const inTheNext = appendEntry(bookie, testEntry(1, 3));
+    await new Promise((resolve) => setImmediate(resolve));
+    steps.push('released');
+    events.emit('released');
+    await inTheNext;
+    await bookie.close();
+    expect(steps).toEqual(['released', 'marked', 'sealed']);
   });
 });
 

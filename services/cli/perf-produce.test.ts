@@ -17,7 +17,14 @@ afterEach(() => {
 
 test('large messages that are stored a few at a time do not fill the queue', async () => {
   const stdout = new PassThrough();
-  const options = { serviceUrl: broker.url, topic: 't', rate: 0, producers: 1, compression: 'none', csv: undefined } as const;
+  const options = {
+    serviceUrl: broker.url,
+    topic: 't',
+    rate: 0,
+    producers: 1,
+    compression: 'none',
+    csv: undefined,
+  } as const;
   const shell = shellWith(Readable.from([]), stdout);
   expect(await perfProduce(shell, { ...options, size: 65_536, duration: 0.5, output: 'json' })).toBe(0);
   expect(JSON.parse(String(stdout.read()))).toMatchObject({ errors: 0 });

@@ -164,12 +164,14 @@ export function encodeSegmentHeader(identity: SegmentIdentity): Buffer {
   return encodeIdentity(SEGMENT_MAGIC, identity, { sequence: 0, committedUpTo: 0, highestLedgerId: 0, chain: 0 });
 }
 
-/** What goes to the start of page 1 or 2. */
+/** Page 1 or 2. */
 export function encodeCommitMark(identity: SegmentIdentity, mark: CommitMark): Buffer {
-  const length = Buffer.alloc(4);
-  const fits = MARK_DIRECTORY_AT + mark.directory.length <= PAGE_BYTES;
-  if (fits) length.writeUInt32LE(mark.directory.length);
-  return Buffer.concat([encodeIdentity(MARK_MAGIC, identity, mark), length, fits ? mark.directory : Buffer.alloc(0)]);
+  const page = Buffer.alloc(PAGE_BYTES);
+  encodeIdentity(MARK_MAGIC, identity, mark).copy(page);
+  if (MARK_DIRECTORY_AT + mark.directory.length > PAGE_BYTES) return page;
+  page.writeUInt32LE(mark.directory.length, HEADER_BYTES);
+  mark.directory.copy(page, MARK_DIRECTORY_AT);
+  return page;
 }
 
 /** Where the mark with this sequence goes. */

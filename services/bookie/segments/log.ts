@@ -102,6 +102,8 @@ export class Log<Entry extends LogRecord> {
   #running = false;
   #idle: (() => void)[] = [];
   #markTimer: Timer | undefined;
+  /** A mark is being written; groups do not wait for it. Never rejects. */
+  #marking: Promise<void> | undefined;
   #next: Promise<SegmentFile> | undefined;
   #sealing: Promise<void> | undefined;
   /** A segment is left to the next start, to be replayed and sealed. */
@@ -158,21 +160,28 @@ export class Log<Entry extends LogRecord> {
     await Promise.resolve();
     try {
       while (this.#queue.length > 0) {
-        const { full } = this.#host.room;
-        if (full !== undefined && this.#refuseOrdinary(full) === 0) break;
-        const room = this.#options.segmentBytes - this.#at;
-        const segment = { room, directoryBytes: this.#directory.length, empty: this.#at === DATA_START };
-        const { take, roll } = planGroup(this.#queue, this.#options.group, segment);
-        const next = roll ? undefined : this.#commit(this.#take(take));
-        this.#settleDurable();
-        if (next === undefined) await this.#roll();
-        else await next;
+        await this.#writeQueue();
+        this.#settleDurable(); // Who hears of it may have submitted the next record.
       }
     } catch (error) {
       this.fail(error);
+      this.#settleDurable();
     }
-    this.#settleDurable();
     this.#becameIdle();
+  }
+
+  async #writeQueue(): Promise<void> {
+    while (this.#queue.length > 0) {
+      const { full } = this.#host.room;
+      if (full !== undefined && this.#refuseOrdinary(full) === 0) return;
+      const room = this.#options.segmentBytes - this.#at;
+      const segment = { room, directoryBytes: this.#directory.length, empty: this.#at === DATA_START };
+      const { take, roll } = planGroup(this.#queue, this.#options.group, segment);
+      const next = roll ? undefined : this.#commit(this.#take(take));
+      this.#settleDurable();
+      if (next === undefined) await this.#roll();
+      else await next;
+    }
   }
 
   #take(count: number): Entry[] {
@@ -304,6 +313,7 @@ export class Log<Entry extends LogRecord> {
     // One at a time: the entries of unsealed segments are held in memory.
     const late = await this.#untilSealed();
     if (late !== undefined) return this.#refuseAll(late);
+    await this.#marking;
     const filled = this.#active;
     const end = this.#end();
     this.#sealing = this.#seal(filled, end).finally(() => {
@@ -368,30 +378,43 @@ export class Log<Entry extends LogRecord> {
     for (const resume of this.#idle.splice(0)) resume();
     if (this.#failure !== undefined || this.#closing) return;
     if (this.#host.room.full === undefined) this.#active.fill.want(this.#at + this.#options.fillAheadBytes, true);
+    this.#markLater();
+  }
+
+  #markLater(): void {
     this.#markTimer?.cancel();
     if (this.#at === this.#markedUpTo) return;
-    this.#markTimer = this.#environment.clock.after(this.#options.markDelayMs, () => void this.#markIdle(), {
-      unref: true,
+    this.#markTimer = this.#environment.clock.after(this.#options.markDelayMs, () => this.#markIdle(), { unref: true });
+  }
+
+  /** A mark goes beside groups, and has pages of its own: it speaks of what is durable already. One at a time. */
+  #markIdle(): void {
+    if (this.#marking !== undefined || !this.#wantsMark) return;
+    this.#marking = this.#mark().finally(() => {
+      this.#marking = undefined;
+      if (this.#wantsMark) this.#markLater();
     });
   }
 
-  async #markIdle(): Promise<void> {
-    if (this.#running || this.#closing || this.#failure !== undefined || this.#markedUpTo === this.#at) return;
-    this.#running = true;
+  get #wantsMark(): boolean {
+    const ended = this.#closing || this.#failure !== undefined;
+    return !this.#running && !ended && this.#at !== this.#markedUpTo;
+  }
+
+  async #mark(): Promise<void> {
+    const [segment, upTo] = [this.#active, this.#at];
     try {
-      await this.#active.mark({
-        committedUpTo: this.#at,
+      await segment.mark({
+        committedUpTo: upTo,
         highestLedgerId: this.#highestLedgerId,
         chain: this.#chain,
         directory: this.#directory,
       });
-      this.#markedUpTo = this.#at;
+      this.#markedUpTo = upTo;
     } catch (error) {
       if (isDiskFull(error)) this.#host.room.refused(error);
       else this.fail(error);
     }
-    this.#becameIdle();
-    this.#start();
   }
 
   /** The state of the file is unknown now: acknowledges nothing more, ever. */
@@ -411,6 +434,7 @@ export class Log<Entry extends LogRecord> {
     this.#closing = true;
     this.#markTimer?.cancel();
     while (this.#running) await new Promise<void>((resolve) => this.#idle.push(resolve));
+    await this.#marking;
     await this.#sealing;
     if (this.#next !== undefined) {
       const next = await this.#next.catch(() => undefined);

@@ -106,8 +106,7 @@ export class SegmentFile {
   async mark(mark: Omit<CommitMark, 'sequence'>): Promise<void> {
     this.#markSequence++;
     const bytes = encodeCommitMark(this.identity, { ...mark, sequence: this.#markSequence });
-    await this.file.write([bytes], commitMarkOffset(this.#markSequence));
-    await this.file.sync();
+    await this.file.commit([bytes], commitMarkOffset(this.#markSequence));
   }
 
   /** Writes footer and seal behind the groups; durable when it resolves. The file ends there. */

@@ -21,7 +21,7 @@ export interface DiskCall {
   readonly path: string;
   /** Bytes to be written, or read from an open file. */
   readonly bytes: number;
-  /** Where a read of an open file begins. */
+  /** Where a read or write of an open file begins. */
   readonly offset?: number;
 }
 
@@ -162,7 +162,7 @@ class CrashFile implements DiskFile {
 
   async write(buffers: readonly Uint8Array[], offset: number): Promise<void> {
     const bytes = byteLength(buffers);
-    await this.#call('write', bytes);
+    await this.#call('write', bytes, offset);
     this.#check(); // Another call may have crashed the disk since this one was let in.
     const whole = Buffer.concat(buffers);
     const room = this.#disk.roomFor(this.#inode.seen.length, offset + bytes);
