@@ -358,21 +358,21 @@ export class SegmentStore {
   /** Writes down what is damaged in a segment, soon, and one at a time. Without room it is found again after a restart. */
   #save(segment: number, failed: (error: unknown) => void): void {
     this.#unsaved.add(segment);
-    this.#saving ??= this.#saveAll()
-      .catch((error: unknown) => {
-        if (!isDiskFull(error)) failed(error);
-      })
-      .finally(() => {
-        this.#saving = undefined;
-      });
+    this.#saving ??= this.#saveAll().catch((error: unknown) => {
+      if (!isDiskFull(error)) failed(error);
+    });
   }
 
   async #saveAll(): Promise<void> {
-    while (this.#unsaved.size > 0) {
-      await Promise.resolve();
-      const segments = [...this.#unsaved];
-      this.#unsaved.clear();
-      await this.#index.write(segments.map((segment) => this.#damageRow(segment)));
+    try {
+      while (this.#unsaved.size > 0) {
+        await Promise.resolve();
+        const segments = [...this.#unsaved];
+        this.#unsaved.clear();
+        await this.#index.write(segments.map((segment) => this.#damageRow(segment)));
+      }
+    } finally {
+      this.#saving = undefined; // In the same turn as the last look: what comes later begins anew.
     }
   }
 
