@@ -54,7 +54,7 @@ export function decodeBlock(block: Buffer): ProducerBlock {
   const reader = new ProtoReader(block);
   let [producerName, producerEpoch, count, publishTime] = ['', 0, 0, 0];
   let [firstSequenceId, lastSequenceId] = [0n as SequenceId, 0n as SequenceId];
-  let [compression, uncompressedSize, clearRows, payload] = [0, 0, 0, NOTHING];
+  let [compression, uncompressedSize, clearRows, delayed, payload] = [0, 0, 0, false, NOTHING];
   while (reader.next()) {
     if (reader.field === 1) producerName = reader.string();
     else if (reader.field === 2) producerEpoch = reader.varint();
@@ -65,7 +65,7 @@ export function decodeBlock(block: Buffer): ProducerBlock {
     else if (reader.field === 7) compression = uint32(reader);
     else if (reader.field === 8) uncompressedSize = uint32(reader);
     else if (reader.field === 9) {
-      reader.message();
+      delayed = isDelayed(reader.message()) || delayed;
       clearRows += 1;
     } else if (reader.field === 15) payload = reader.bytes();
     else reader.skip();
@@ -85,8 +85,19 @@ export function decodeBlock(block: Buffer): ProducerBlock {
     compression,
     uncompressedSize,
     clearRows,
+    delayed,
     payload,
   };
+}
+
+/** Whether a row of the clear table asks for a later delivery. */
+function isDelayed(row: ProtoReader): boolean {
+  let delayed = false;
+  while (row.next()) {
+    if (row.field === 3) delayed = row.bool();
+    else row.skip();
+  }
+  return delayed;
 }
 
 /**

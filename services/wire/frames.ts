@@ -321,5 +321,7 @@ export interface ProducerBlock {
   readonly compression: number;
   readonly uncompressedSize: number;
   readonly clearRows: number;
+  /** A row of the clear table has a time before which its message is not to be delivered. */
+  readonly delayed: boolean;
   readonly payload: Buffer;
 }

@@ -11,6 +11,8 @@ import { MAX_FRAME_BYTES } from '../../wire/server.ts';
 /** A block travels further in frames that carry more beside it: room for a delivery's bit string, and some. */
 const MAX_BLOCK_BYTES: number = MAX_FRAME_BYTES - 1_048_576;
 
+const NO_DELAY = 'batch has a message with deliver_at; this version delivers at once, so it has to be 0';
+
 const NO_SEQUENCE_ID = 0n as SequenceId;
 
 /** A batch that may be stored, or why not. */
@@ -71,6 +73,7 @@ function flaw(fields: ProducerBlock | undefined, block: Buffer, rules: BlockRule
   }
   if (block.length > MAX_BLOCK_BYTES) return tooLarge('batch', block.length, MAX_BLOCK_BYTES);
   if (count > rules.maxMessages) return tooMany(count, rules.maxMessages);
+  if (fields.delayed) return new MagnetarError('UNSUPPORTED', NO_DELAY);
   const miscounted = fields.compression === 0 ? countFlaw(fields) : compressedFlaw(fields);
   if (miscounted !== undefined) return miscounted;
   const span = fields.lastSequenceId - fields.firstSequenceId;
