@@ -78,7 +78,7 @@ describe.concurrent('wrong usage', () => {
     [['read', 't', '-o', 'xml'], /'xml' is invalid.* text, json/],
     [
       ['read', 't', '--service-url', 'http://x:1'],
-      /--service-url is 'http:\/\/x:1'; it must have the form grpc:\/\/HOST:PORT/,
+      /--service-url is 'http:\/\/x:1'; it must be grpc:\/\/HOST or grpc:\/\/HOST:PORT,/,
     ],
     [['read', 't', '--admin-url', 'x'], /--admin-url is 'x'; it must have the form http:\/\/HOST:PORT/],
     [['produce', 't', '--compression', 'gzip'], /'gzip' is invalid.* none, lz4, zstd, snappy, zlib/],

@@ -63,6 +63,7 @@ describe.concurrent('an app', () => {
     const data = await temporaryFolder();
     const source = `${IMPORTS}
       const standalone = await startStandalone({ data: process.env.DATA, port: false });
+      say('url', standalone.serviceUrl);
       const client = standalone.client();
       const found = new Set();
       const reader = await client.createReader({ topic: 't', startPosition: 'earliest' });
@@ -78,9 +79,12 @@ describe.concurrent('an app', () => {
     while (confirmed < 99) confirmed = Number(await first.says('confirmed'));
     await first.kill();
     const second = await app.start('killed.mjs', source, { env: { DATA: data } });
+    const url = String(await second.says('url'));
     const found = (await second.says('found')) as readonly string[];
     expect(found.slice(0, confirmed + 1)).toEqual(Array.from({ length: confirmed + 1 }, (_, i) => `m${i}`));
     await second.says('confirmed');
+    const consumed = await runCommand(['consume', 't', '-s', 's', '-n', `${found.length}`, '--service-url', url]);
+    expect(String(consumed.stdout).trimEnd().split('\n')).toEqual(found);
     const refused = await runCommand(['standalone', '--data', data, '--port', '0', '--http-port', '0']);
     expect(refused.code).toBe(1);
     expect(refused.stderr).toContain('is in use by another Magnetar');

@@ -106,7 +106,7 @@ export async function runProgram({ args, shell, version, addCommands }: ProgramO
       .addOption(
         new Option(
           '--service-url <url>',
-          'the broker, as grpc://HOST:PORT (environment: MAGNETAR_SERVICE_URL; default: grpc://127.0.0.1:7650)',
+          'the broker, as grpc://HOST:PORT or unix:///PATH (environment: MAGNETAR_SERVICE_URL; default: grpc://127.0.0.1:7650)',
         ),
       )
       .addOption(

@@ -150,11 +150,6 @@ export abstract class Channel<
     this.flush();
   }
 
-  /** The other side broke the protocol: the stream is given up, and everything goes on with the next one. */
-  violated(error: MagnetarError): void {
-    this.#keeper.fail(error);
-  }
-
   up(stream: WireStream<Request>, hello: ServerHello): void {
     this.#lastError = undefined;
     this.credits.grant(hello.credit?.items ?? 0, hello.credit?.bytes ?? 0);

@@ -33,7 +33,7 @@ test('require() works, and loads no server', async () => {
 
 describe('options', () => {
   test.each([
-    [{ serviceUrl: 'http://a' }, /serviceUrl is "http:\/\/a"; it must be grpc:\/\/host/],
+    [{ serviceUrl: 'http://a' }, /serviceUrl is "http:\/\/a"; it must be grpc:\/\/HOST/],
     [{ serviceUrl: 'grpc://a:99999' }, /serviceUrl/],
     [{ serviceUrl: 'grpc://a', operationTimeoutMs: 0 }, /operationTimeoutMs is 0; it must be an integer from 1 to/],
     [{ serviceUrl: 'grpc://a', operationTimeout: 5 }, /has no field "operationTimeout"; it has .*operationTimeoutMs/],

@@ -44,7 +44,7 @@ export class Client implements AsyncDisposable {
   /** `environment` is for simulations. @throws MagnetarError INVALID_ARGUMENT */
   constructor(options: ClientOptions, environment: ClientEnvironment = nodeEnvironment) {
     this.#config = checkClientOptions(options);
-    this.#environment = { ...environment, logger: options.logger ?? environment.logger };
+    this.#environment = { ...environment, logger: this.#config.logger ?? environment.logger };
     this.#link = new Link(this.#config.serviceUrl);
     const { operationTimeoutMs } = this.#config;
     const parts = { environment: this.#environment, link: this.#link, operationTimeoutMs };

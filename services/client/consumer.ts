@@ -42,12 +42,15 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
     return receiveFrom(this.#receiver, options);
   }
 
-  /** All messages, until the consumer is closed. */
+  /**
+   * All messages, until the consumer is closed. A step rejects as `receive` does, with DATA_LOSS where messages are lost; that ends a
+   * `for await`, and the next iteration goes on behind them.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message, undefined> {
     return iterate(this.#receiver);
   }
 
-  /** Messages; with `untilEnd`, those that are there when the iteration begins. */
+  /** The same; with `untilEnd`, those that are there when the iteration begins. */
   messages(options?: IterationOptions): AsyncIterableIterator<Message, undefined> {
     return iterate(this.#receiver, options);
   }

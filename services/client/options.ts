@@ -1,6 +1,5 @@
 /** What apps configure: the options as they are written, and as they are once checked and filled in. */
 import type { Logger } from '../runtime/logger.ts';
-import { silentLogger } from '../runtime/logger.ts';
 import { COMPRESSION_TYPES, type CompressionType } from '../wire/compression.ts';
 import type { Position } from '../wire/frames.ts';
 import {
@@ -102,7 +101,8 @@ export interface ReaderOptions extends ReceiverOptions {
 export interface ClientConfig {
   readonly serviceUrl: ServiceUrl;
   readonly operationTimeoutMs: number;
-  readonly logger: Logger;
+  /** Absent: that of the environment. */
+  readonly logger: Logger | undefined;
 }
 
 export interface ProducerConfig {
@@ -139,7 +139,10 @@ export function checkClientOptions(options: ClientOptions): ClientConfig {
   return {
     serviceUrl: parseServiceUrl(options.serviceUrl),
     operationTimeoutMs: milliseconds('operationTimeoutMs', options.operationTimeoutMs, 30_000, 1),
-    logger: checkMethods('logger', options.logger ?? silentLogger, ['debug', 'info', 'warn', 'error']),
+    logger:
+      options.logger === undefined
+        ? undefined
+        : checkMethods('logger', options.logger, ['debug', 'info', 'warn', 'error']),
   };
 }
 

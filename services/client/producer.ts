@@ -421,7 +421,11 @@ export class Producer implements AsyncDisposable {
     this.#giveUp(() => error);
   }
 
-  /** Sends off what is in hand; resolves when all that was sent before is stored, rejects when some of it is not. */
+  /**
+   * Sends off what is in hand; resolves when all that was sent before is stored.
+   *
+   * @throws MagnetarError why some of it was not stored, as `send` rejects; ALREADY_CLOSED
+   */
   flush(options?: WaitOptions): Promise<void> {
     if (this.#refusal !== undefined) return Promise.reject(this.#refusal);
     return unlessAborted(this.#flush(), options?.signal);

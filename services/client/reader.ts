@@ -33,17 +33,23 @@ export class Reader implements AsyncIterable<Message>, AsyncDisposable {
     return receiveFrom(this.#receiver, options);
   }
 
-  /** All messages, until the reader is closed. */
+  /**
+   * All messages, until the reader is closed. A step rejects as `readNext` does, with DATA_LOSS where messages are lost; that ends a
+   * `for await`, and the next iteration goes on behind them.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Message, undefined> {
     return iterate(this.#receiver);
   }
 
-  /** Messages; with `untilEnd`, those that are there when the iteration begins. */
+  /** The same; with `untilEnd`, those that are there when the iteration begins. */
   messages(options?: IterationOptions): AsyncIterableIterator<Message, undefined> {
     return iterate(this.#receiver, options);
   }
 
-  /** True when there is a message that was not read yet. */
+  /**
+   * True when there is a message that was not read yet. @throws MagnetarError DEADLINE_EXCEEDED after `operationTimeoutMs`;
+   * ALREADY_CLOSED; why the reader failed
+   */
   async hasNext(options?: WaitOptions): Promise<boolean> {
     const { queue, refusal, channel } = this.#receiver;
     if (refusal !== undefined) throw refusal;

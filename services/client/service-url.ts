@@ -5,6 +5,9 @@ const DEFAULT_PORT = 7650;
 const SOCKET = /^unix:\/\/(\/[^\0]+)$/;
 const FORM = /^grpc:\/\/(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?\/?$/;
 
+/** What a service URL looks like, in words. */
+export const SERVICE_URL_FORM: string = `grpc://HOST or grpc://HOST:PORT, the port from 1 to 65535 (${DEFAULT_PORT} when not given), or unix:///PATH of a socket`;
+
 /** Where a broker is. */
 export interface ServiceUrl {
   /** As an app writes it, with the port: for messages. */
@@ -21,7 +24,7 @@ export function parseServiceUrl(value: string): ServiceUrl {
   const port = found?.[2] === undefined ? DEFAULT_PORT : Number(found[2]);
   const host = found?.[1];
   if (host === undefined || port < 1 || port > 65_535) {
-    throw invalid('serviceUrl', value, `grpc://host or grpc://host:port, such as grpc://127.0.0.1:${DEFAULT_PORT}`);
+    throw invalid('serviceUrl', value, SERVICE_URL_FORM);
   }
   return { text: `grpc://${host}:${port}`, target: `${host}:${port}` };
 }

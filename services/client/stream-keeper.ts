@@ -62,11 +62,6 @@ export class StreamKeeper<
     this.#options = options;
   }
 
-  /** The server's hello while the stream is up. */
-  get hello(): ServerHello | undefined {
-    return this.#hello;
-  }
-
   /** Sees to it that there is a stream, or will be. */
   start(): void {
     if (this.#stream === undefined && this.#timer === undefined && !this.#stopped) this.#open();

@@ -7,8 +7,6 @@ import { bytes, outcome, safe, uint32 } from './codec.contract.ts';
 import { decodeEntry, ENTRY_HEADER_BYTES, encodeEntryHeader, type EntryHeader } from './entry.ts';
 
 const headers: fc.Arbitrary<EntryHeader> = fc.record({
-  kind: fc.constant('data' as const),
-  blockFormat: fc.constant('native' as const),
   baseIndex: safe as fc.Arbitrary<MessageIndex>,
   count: uint32,
   appendTime: safe as fc.Arbitrary<Millis>,
@@ -17,8 +15,6 @@ const headers: fc.Arbitrary<EntryHeader> = fc.record({
 });
 
 const header: EntryHeader = {
-  kind: 'data',
-  blockFormat: 'native',
   baseIndex: 0x1_0000_0002 as MessageIndex,
   count: 3,
   appendTime: 1_700_000_000_000 as Millis,

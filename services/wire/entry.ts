@@ -34,8 +34,6 @@ const TWO_32 = 4_294_967_296;
 
 /** What the broker says of an entry. */
 export interface EntryHeader {
-  readonly kind: 'data';
-  readonly blockFormat: 'native';
   /** Index of the first message. */
   readonly baseIndex: MessageIndex;
   /** Messages of the block: they have consecutive indexes. */
@@ -105,8 +103,6 @@ export function decodeEntry(payload: Buffer): { readonly header: EntryHeader; re
   if (![baseIndex, appendTime, ownerEpoch].every(Number.isSafeInteger)) throw damaged('a number above 2^53-1');
   return {
     header: {
-      kind: 'data',
-      blockFormat: 'native',
       baseIndex: baseIndex as MessageIndex,
       count: payload.readUInt32LE(4),
       appendTime: appendTime as Millis,

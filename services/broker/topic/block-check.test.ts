@@ -56,25 +56,27 @@ describe('a compressed batch', () => {
   });
 });
 
-describe('a clear table', () => {
-  function withRows(...times: readonly number[]): string {
-    const writer = new ProtoWriter();
-    writer.string(1, 'p');
-    writer.varint(4, times.length - 1);
-    writer.varint(5, times.length);
-    for (const time of times) {
-      const row = new ProtoWriter();
-      row.varint(3, time);
-      writer.bytes(9, row.finish());
-    }
-    writer.bytes(15, AREA.subarray(0, 2 * times.length));
-    const { error } = checkBlock({ producer: 1, block: writer.finish() }, RULES);
-    return error === undefined ? 'stored' : `${error.code}: ${error.message}`;
+function withRows(...times: readonly number[]): string {
+  const writer = new ProtoWriter();
+  writer.string(1, 'p');
+  writer.varint(4, times.length - 1);
+  writer.varint(5, times.length);
+  for (const time of times) {
+    const row = new ProtoWriter();
+    row.varint(3, time);
+    writer.bytes(9, row.finish());
   }
+  writer.bytes(15, AREA.subarray(0, 2 * times.length));
+  const { error } = checkBlock({ producer: 1, block: writer.finish() }, RULES);
+  return error === undefined ? 'stored' : `${error.code}: ${error.message}`;
+}
 
+describe('a clear table', () => {
   test('that asks for a later delivery is refused: it would be delivered at once', () => {
     expect(withRows(0, 0)).toBe('stored');
-    expect(withRows(0, 1_900_000_000_000)).toMatch(/^UNSUPPORTED: batch has a message with deliver_at; .* has to be 0$/);
+    expect(withRows(0, 1_900_000_000_000)).toMatch(
+      /^UNSUPPORTED: batch has a message with deliver_at; .* has to be 0$/,
+    );
   });
 });
 

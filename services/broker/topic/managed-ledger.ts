@@ -123,8 +123,6 @@ export class ManagedLedger {
     const appendTime = Math.max(this.#lastAppendTime, clock.now()) as Millis;
     const header = encodeEntryHeader(
       {
-        kind: 'data',
-        blockFormat: 'native',
         baseIndex: this.#nextIndex,
         count: data.count,
         appendTime,

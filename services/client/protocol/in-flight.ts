@@ -56,11 +56,6 @@ export class InFlight<B extends Sequenced> {
     return undefined;
   }
 
-  /** The newest batch that is not settled. */
-  get newest(): B | undefined {
-    return this.#places.at(-1)?.batch;
-  }
-
   /** Puts a batch behind all others. */
   push(batch: B): void {
     this.#places.push({ lastSequenceId: batch.lastSequenceId, batch });
