@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { Gate } from '../ledger/testing/gate.ts';
 import { smallMemory } from '../runtime/testing/small-memory.ts';
 import { batch, BrokerWorld, HELLO, index, openProducer, type RunningTestBroker } from './testing/broker-world.ts';
 import {
@@ -171,6 +172,28 @@ describe('publishing', () => {
     old.send({ batches: [batch(1, 'p', 0, ['late'])] }); // its answer is the ProducerClosed
     await old.until((frames) => frames.flatMap((f) => f.credit ?? [])[0]);
     expect(old.ended).toBeUndefined();
+  });
+
+  test('who comes while batches of the name are under way is told of them once they are stored', async () => {
+    const broker = await startWorld();
+    const old = await producer(broker, 'p', 'me');
+    const [bookie] = world.cluster.bookies;
+    const stored = new Gate();
+    const underWay = new Gate();
+    if (bookie === undefined) throw new Error('there is a bookie');
+    bookie.before = async ({ type }) => {
+      if (type !== 'append') return;
+      underWay.open();
+      await stored.passed;
+    };
+    old.send({ batches: [batch(1, 'p', 0, ['a', 'b'])] });
+    await underWay.passed;
+    const next = broker.publish();
+    next.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p', 'me')], batches: [batch(1, 'p', 2, ['c'])] });
+    await old.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]); // The name is the next one's now.
+    stored.open();
+    expect((await opened(next, 1)).lastSequenceId).toBe(1n);
+    expect((await receipts(next, 1)).map(({ index, duplicate }) => [index, duplicate])).toEqual([[2, false]]);
   });
 
   test('a name is free as soon as its stream has ended', async () => {

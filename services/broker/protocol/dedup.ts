@@ -181,6 +181,11 @@ export class DedupState {
     return this.#producers.get(name)?.stored;
   }
 
+  /** The last batch of a producer that is in flight; with it all others are settled. */
+  newestInFlight(name: string): DedupToken | undefined {
+    return this.#producers.get(name)?.inFlight.at(-1);
+  }
+
   /** What to do with a batch of sequence ids from `first` to `last`. */
   check(name: string, first: SequenceId, last: SequenceId): DedupVerdict {
     const producer = this.#producers.get(name);

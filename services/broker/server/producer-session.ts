@@ -36,6 +36,8 @@ interface Ticket {
 export class ProducerSession {
   readonly #events: ProducerEvents;
   #producer: TopicProducer | undefined;
+  /** The client has been told that it is open. */
+  #open = false;
   /** Batches that came before the producer was open. */
   readonly #waiting: Deque<Arrival> = new Deque();
   readonly #tickets: Deque<Ticket> = new Deque();
@@ -49,16 +51,21 @@ export class ProducerSession {
 
   /** Batches, and the opening itself, that are not answered. */
   get underWay(): number {
-    return this.#waiting.length + this.#tickets.length + (this.#producer === undefined ? 1 : 0);
+    return this.#waiting.length + this.#tickets.length + (this.#open ? 0 : 1);
   }
 
   get gone(): boolean {
     return this.#gone;
   }
 
-  /** The topic has granted it. */
-  opened(producer: TopicProducer): void {
+  /** The topic has granted it the name; batches go on waiting. */
+  granted(producer: TopicProducer): void {
     this.#producer = producer;
+  }
+
+  /** It is granted, and the client has been told. */
+  opened(producer: TopicProducer): void {
+    this.#open = true;
     for (let next = this.#waiting.shift(); next !== undefined && !this.#gone; next = this.#waiting.shift()) {
       this.#submit(producer, next.batch, next.receivedAt);
     }
@@ -68,7 +75,7 @@ export class ProducerSession {
   /** @throws PROTOCOL_VIOLATION after CloseProducer */
   publish(batch: PublishBatch, receivedAt: number): void {
     if (this.#closeAsked) throw new MagnetarError('PROTOCOL_VIOLATION', 'a batch came for a producer after its close');
-    if (this.#producer === undefined) this.#waiting.push({ batch, receivedAt });
+    if (this.#producer === undefined || !this.#open) this.#waiting.push({ batch, receivedAt });
     else this.#submit(this.#producer, batch, receivedAt);
   }
 

@@ -214,6 +214,9 @@ export class PublishSession {
         client: this.#stream.client,
         onClosed: (error) => session.end(error),
       });
+      session.granted(producer);
+      await producer.settled();
+      if (session.gone) return;
       const lastSequenceId = producer.lastSequenceId;
       const opened = { producer: number, name: producer.name, epoch: PRODUCER_EPOCH };
       this.#stream.push({

@@ -75,6 +75,15 @@ export class TopicProducer {
     this.#onClosed = request.onClosed;
   }
 
+  /**
+   * Resolves when nothing is under way any more that was published under its name before. Until then nobody can say what is stored,
+   * and a producer that began after less would have its first messages taken for those that are under way.
+   */
+  async settled(): Promise<void> {
+    const token = this.#publisher.dedup.newestInFlight(this.name);
+    if (token !== undefined) await new Promise<void>((resolve) => token.attach(() => resolve()));
+  }
+
   /** The highest sequence id that is stored under its name; undefined: none. */
   get lastSequenceId(): SequenceId | undefined {
     return this.#publisher.dedup.watermark(this.name);
