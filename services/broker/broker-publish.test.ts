@@ -193,7 +193,7 @@ describe('publishing', () => {
     await old.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]); // The name is the next one's now.
     stored.open();
     expect((await opened(next, 1)).lastSequenceId).toBe(1n);
-    expect((await receipts(next, 1)).map(({ index, duplicate }) => [index, duplicate])).toEqual([[2, false]]);
+    expect(await receipts(next, 1)).toMatchObject([{ index: 2, duplicate: false }]);
   });
 
   test('a name is free as soon as its stream has ended', async () => {

@@ -3,11 +3,14 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { queryObjects } from 'node:v8';
 import { describe, expect, test } from 'vitest';
 import type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './index.ts';
 import { Client } from './index.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { rejection } from './testing/steps.ts';
+import { ProducerSession } from './producer-session.ts';
+import { Receiver } from './receiver.ts';
+import { endOf, rejection } from './testing/steps.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
@@ -143,4 +146,25 @@ test('one connection carries many producers and consumers', async () => {
   expect(broker.streamsOpened).toBe(2);
   await client.close();
   broker.crash();
+});
+
+/** How many objects of a class are alive. Node 20 has it; its types do not. */
+const alive = (of: abstract new (...args: never[]) => object): number =>
+  (queryObjects as (of: unknown, options: { format: 'count' }) => number)(of, { format: 'count' });
+
+test('who was refused leaves nothing behind, while the connection goes on', async () => {
+  const broker = await new FakeBroker().listen();
+  const client = new Client({ serviceUrl: broker.url });
+  await client.createProducer({ topic: 't' });
+  await client.subscribe({ topic: 't', subscription: 's' });
+  broker.hooks.open = () => ({ code: 'PRODUCER_BUSY', retryable: true });
+  broker.hooks.subscribe = () => ({ code: 'CONSUMER_BUSY', retryable: true });
+  const before = alive(Receiver) + alive(ProducerSession);
+  for (let i = 0; i < 100; i++) {
+    const refused = [client.createProducer({ topic: 't' }), client.subscribe({ topic: 't', subscription: 's' })];
+    const errors = await Promise.all(refused.map(rejection));
+    expect(errors.map(({ code }) => code)).toEqual(['PRODUCER_BUSY', 'CONSUMER_BUSY']);
+  }
+  expect(alive(Receiver) + alive(ProducerSession) - before).toBeLessThan(20);
+  await endOf(client, broker);
 });

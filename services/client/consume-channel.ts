@@ -143,7 +143,11 @@ export class ConsumeChannel extends Channel<ConsumeMember, Item, ConsumeRequest,
   }
 
   override received(response: ConsumeResponse): void {
-    for (const answer of response.subscribed ?? []) this.member(answer.consumer)?.subscribed(answer);
+    for (const answer of response.subscribed ?? []) {
+      const member = this.member(answer.consumer);
+      if (answer.error !== undefined) this.forget(answer.consumer);
+      member?.subscribed(answer);
+    }
     this.#deliver(response.deliveries ?? [], response.losses ?? []);
     for (const caughtUp of response.caughtUp ?? []) this.member(caughtUp.consumer)?.caughtUp(caughtUp);
     for (const receipt of response.ackReceipts ?? []) this.member(receipt.consumer)?.ackReceipt(receipt);

@@ -135,7 +135,11 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
   }
 
   override received(response: PublishResponse): void {
-    for (const answer of response.opened ?? []) this.member(answer.producer)?.opened(answer);
+    for (const answer of response.opened ?? []) {
+      const member = this.member(answer.producer);
+      if (answer.error !== undefined) this.forget(answer.producer);
+      member?.opened(answer);
+    }
     for (const receipt of response.receipts ?? []) this.member(receipt.producer)?.receipt(receipt);
     for (const answer of response.closed ?? []) {
       const member = this.member(answer.producer);

@@ -303,7 +303,7 @@ describe('an ack log with owners that crash or are replaced at any point', () =>
     expect(ledgers).toBeGreaterThan(1_000);
     expect(failedLedgers).toBeGreaterThan(50);
     expect(takeovers).toBeGreaterThan(50);
-  });
+  }, 120_000);
 
   test('a writer that confirms before an entry is on disk is caught', async () => {
     class Hasty extends WorldLedgers {
