@@ -36,6 +36,8 @@ export interface LedgerWriter {
    * the metadata says. Idempotent. @throws LEDGER_FENCED when another client has closed it elsewhere or is recovering it.
    */
   close(): Promise<ClosedLedger>;
+  /** Fails everything that is pending; the ledger stays as it is, for another client to recover. Idempotent. */
+  abandon(error: MagnetarError): void;
 }
 
 /** What is final about a closed ledger. */

@@ -206,7 +206,6 @@ export class Writer implements LedgerWriter {
     for (const { done } of pending) done(error);
   }
 
-  /** Fails everything that is pending; the ledger stays as it is, for another client to recover. */
   abandon(error: MagnetarError): void {
     this.#stop(error, 'close');
   }

@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { ByteBudget } from '../../runtime/byte-budget.ts';
 import { memoryBudget } from '../../runtime/memory.ts';
 import { smallMemory } from '../../runtime/testing/small-memory.ts';
 import { ManualClock } from '../../runtime/testing/manual-clock.ts';
@@ -125,6 +126,20 @@ describe('EntryCache', () => {
     const bare = none.topic();
     bare.push(entry(0, 1, own(10)));
     expect([bare.read(0 as MessageIndex, ALL), none.bytes]).toEqual([undefined, 0]);
+  });
+
+  test('an entry that does not fit gives back what its frame was charged, when its neighbours had to leave for it', () => {
+    const none = { reserveBytes: 0, limitBytes: 1_000_000 };
+    const budget = new ByteBudget({ totalBytes: 1_000_000, waiters: 10, shares: { cache: none, read: none } });
+    const [share, others] = [budget.share('cache'), budget.share('read')];
+    const cache = new EntryCache(1_000_000, share, new ManualClock());
+    budget.onShort((bytes) => cache.shrink(bytes));
+    const topic = cache.topic();
+    const frame = Buffer.allocUnsafeSlow(200_000);
+    topic.push(entry(0, 1, frame.subarray(0, 100_000)));
+    others.charge(1_100_000); // above the budget for a moment, as what was sent already may be
+    topic.push(entry(1, 1, frame.subarray(100_000)));
+    expect([share.usedBytes, cache.bytes]).toEqual([0, 0]);
   });
 
   test('gives no entry behind those that have as many messages as are wanted', () => {

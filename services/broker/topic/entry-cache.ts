@@ -101,6 +101,7 @@ export class EntryCache {
     while (!this.#share.tryTake(bytes)) {
       if (this.#order.length === 0) {
         this.#references.delete(backing);
+        if (references > 0) this.#giveBack(backing.byteLength); // taken over from its neighbours, which have left
         return undefined;
       }
       this.#evict();
@@ -172,6 +173,10 @@ export class EntryCache {
       this.#references.delete(backing);
       bytes += backing.byteLength;
     } else this.#references.set(backing, references - 1);
+    this.#giveBack(bytes);
+  }
+
+  #giveBack(bytes: number): void {
     this.#bytes -= bytes;
     this.#share.give(bytes);
   }

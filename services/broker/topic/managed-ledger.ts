@@ -178,14 +178,9 @@ export class ManagedLedger {
       pending.done(error, undefined);
     }
     this.#pendingBytes = 0;
+    this.#writer?.abandon(error); // whoever opens the topic next recovers the ledger
     this.#wake();
     this.#options.onFailed(error);
-  }
-
-  /** Ends the log of a topic that was deleted. Its ledger is no more, so there is nothing to close there. */
-  discard(error: MagnetarError): void {
-    this.fail(error);
-    void this.#writer?.close().catch(() => undefined);
   }
 
   #is(state: State): boolean {

@@ -174,9 +174,7 @@ export class Topic {
    */
   async delete(): Promise<void> {
     await this.#record.delete();
-    const error = topicNotFound(this.name, 'was deleted');
-    this.fail(error);
-    this.#log.discard(error);
+    this.fail(topicNotFound(this.name, 'was deleted'));
   }
 
   /**

@@ -219,6 +219,10 @@ class WorldWriter implements LedgerWriter {
     done(this.failure);
   }
 
+  abandon(error: MagnetarError): void {
+    this.failure ??= error;
+  }
+
   async close(): Promise<ClosedLedger> {
     return this.#world.answer(this.#owner, () => {
       if (this.#ledger.fenced) throw new MagnetarError('LEDGER_FENCED', 'fenced');

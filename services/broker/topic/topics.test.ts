@@ -1,0 +1,43 @@
+import { queryObjects } from 'node:v8';
+import { expect, test } from 'vitest';
+import { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
+import { Writer } from '../../ledger/writer.ts';
+import { MagnetarError } from '../../lib/errors.ts';
+import { millis } from '../../lib/ids.ts';
+import { ensureDefaults } from '../../metadata/namespaces.ts';
+import { memoryBudget } from '../../runtime/memory.ts';
+import { BrokerStats } from '../metrics/broker-stats.ts';
+import { defaultBrokerOptions } from '../options.ts';
+import { acquireOwnership } from '../ownership/ownership.ts';
+import { parseTopicName } from '../protocol/topic-name.ts';
+import { batch } from '../testing/broker-world.ts';
+import { EntryCache } from './entry-cache.ts';
+import { Topics } from './topics.ts';
+
+/** How many writers of ledgers are alive. Node 20 has it; its types do not. */
+const writers = (): number =>
+  (queryObjects as (of: unknown, options: { format: 'count' }) => number)(Writer, { format: 'count' });
+
+test('topics that fail leave no writers behind', async () => {
+  const cluster = new MemoryCluster({ bookies: 1, quorum: { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 } });
+  const { ledgers, store } = cluster.client();
+  const { environment } = cluster;
+  const { clock } = environment;
+  const memory = memoryBudget();
+  const options = defaultBrokerOptions;
+  await ensureDefaults(store, clock.now());
+  for (let round = 0; round < 3; round++) {
+    const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
+    const cache = new EntryCache(1_000_000, memory.share('cache'), clock);
+    const parts = { environment, store, ledgers, ownership, cache, options, recovery: memory.share('recovery') };
+    const topics = new Topics({ ...parts, stats: new BrokerStats(clock), nextNumber: () => 0 });
+    for (let n = 0; n < 10; n++) {
+      const topic = await topics.open(parseTopicName(`orders${n}`));
+      const producer = topic.publisher.attach({ name: 'p', instance: '', onClosed: () => {} });
+      await new Promise<void>((resolve) => void producer.publish(batch(1, 'p', round, ['x']), () => resolve()));
+    }
+    topics.failAll(new MagnetarError('NOT_OWNER', 'the broker has lost its lease'));
+    await topics.close();
+  }
+  expect(writers()).toBeLessThan(10);
+});
