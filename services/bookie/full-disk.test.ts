@@ -27,6 +27,17 @@ function leave(subject: CrashedBookie, bytes: number): void {
   subject.disk.capacityBytes = subject.disk.usedBytes + bytes;
 }
 
+/** How often the bookie has asked for the room on the disk since this was called. */
+function countLooks({ disk }: CrashedBookie): () => number {
+  const space = disk.space.bind(disk);
+  let looks = 0;
+  disk.space = async (folder) => {
+    looks++;
+    return await space(folder);
+  };
+  return () => looks;
+}
+
 async function refusal(bookie: Bookie, ledger: number, entry: number): Promise<MagnetarError | undefined> {
   try {
     await appendEntry(bookie, testEntry(ledger, entry, { payload }));
@@ -101,7 +112,8 @@ describe('a disk that is nearly full', () => {
     leave(subject, 3_000_000);
     const stored = await appendUntilFull(bookie, 1);
     leave(subject, RESERVE + 100_000);
-    await new Promise((resolve) => setTimeout(resolve, 30));
+    const looks = countLooks(subject);
+    await until(() => looks() >= 3); // one that was due already, one at least by itself; both are through
     expect(bookie.available).toBe(false);
     leave(subject, 5_000_000);
     await until(() => bookie.available);

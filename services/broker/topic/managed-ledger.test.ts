@@ -4,6 +4,7 @@ import { MagnetarError } from '../../lib/errors.ts';
 import { type EntryId, type LedgerId, type MessageIndex, millis } from '../../lib/ids.ts';
 import { seededRandom } from '../../runtime/testing/seeded-random.ts';
 import { silentLogger } from '../../runtime/logger.ts';
+import { Gate } from '../../ledger/testing/gate.ts';
 import type { BookieCall } from '../../ledger/testing/memory-bookie.ts';
 import { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
 import { defaultLedgerOptions, type LedgerOptions } from '../options.ts';
@@ -206,13 +207,17 @@ describe('the managed ledger', () => {
 
   test('a ledger that was made and never written to leaves the list when it is taken over', async () => {
     const old = await openLog();
-    failAppends(() => true);
-    const lost = append(old, 'lost');
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    const refused = new Gate();
+    failAppends(() => {
+      refused.open();
+      return true;
+    });
+    const lost = Promise.allSettled([append(old, 'lost')]);
+    await refused.passed;
     const next = await openLog();
     const [bookie] = cluster.bookies;
     if (bookie !== undefined) bookie.before = undefined;
-    await expect(lost).rejects.toMatchObject({ retryable: true });
+    expect(await lost).toMatchObject([{ status: 'rejected', reason: { retryable: true } }]);
     expect(next.record.record.ledgers.filter((ledger) => !ledger.closed)).toEqual([]);
     expect((await append(next, 'a')).index).toBe(0);
     expect(summary(await readAll(await openLog()))).toEqual([[0, 'a']]);
