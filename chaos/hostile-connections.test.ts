@@ -11,9 +11,9 @@ import {
   type IncomingHttpHeaders,
 } from 'node:http2';
 import { connect, type Socket } from 'node:net';
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { type ServerProcess, startBookie, startStandalone } from './support/process.ts';
-import { Watch } from './support/watch.ts';
+import { describe, expect, test } from 'vitest';
+import { seededRandom } from '../services/runtime/testing/seeded-random.ts';
+import { watchedServers } from './support/watched-servers.ts';
 import { connectionsOf } from './support/well-behaved.ts';
 
 const PREFACE = Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n');
@@ -21,26 +21,7 @@ const SETTINGS = Buffer.from([0, 0, 0, 4, 0, 0, 0, 0, 0]);
 /** Keepalive is 10 s and 5 s; the handshake has 10 s. */
 const LET_GO_MS = 25_000;
 
-let bookie: ServerProcess;
-let broker: ServerProcess;
-let watch: Watch;
-
-beforeAll(async () => {
-  bookie = await startBookie();
-  broker = await startStandalone({ args: ['--bookie', `127.0.0.1:${bookie.port}`] });
-  watch = await Watch.start([broker, bookie], broker.serviceUrl);
-});
-afterEach(async () => {
-  await watch.unharmed();
-});
-afterAll(async () => {
-  try {
-    await watch?.stop();
-  } finally {
-    await broker?.[Symbol.asyncDispose]();
-    await bookie?.[Symbol.asyncDispose]();
-  }
-});
+const servers = watchedServers();
 
 /** 15,000 bytes of headers, "a: b" each, as HPACK literals. */
 const LITERALS = Buffer.alloc(15_000, Buffer.from([0, 1, 0x61, 1, 0x62]));
@@ -77,13 +58,7 @@ async function dial(port: number): Promise<Socket> {
 }
 
 function bytes(length: number): Buffer {
-  let state = 12_345;
-  return Buffer.from(
-    Array.from({ length }, () => {
-      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-      return state >>> 24;
-    }),
-  );
+  return seededRandom(12_345).bytes(length);
 }
 
 interface Answer {
@@ -168,8 +143,8 @@ async function meetStrangers(port: number, path: string): Promise<{ said: Buffer
 }
 
 const PLACES = [
-  ['the broker', () => broker.port, '/magnetar.v1.Broker/Publish'],
-  ['a bookie', () => bookie.port, '/magnetar.v1.Bookie/Append'],
+  ['the broker', () => servers.broker.port, '/magnetar.v1.Broker/Publish'],
+  ['a bookie', () => servers.bookie.port, '/magnetar.v1.Bookie/Append'],
 ] as const;
 
 test('both end connections that speak something else, or nothing, and streams without a hello', async () => {
@@ -221,6 +196,6 @@ describe.each(PLACES)('%s', (_, portOf, path) => {
       for (const stream of streams) stream.close(constants.NGHTTP2_CANCEL);
       await new Promise((resolve) => setImmediate(resolve));
     }
-    await expect(watch.unharmed()).resolves.toBeUndefined();
+    await expect(servers.watch.unharmed()).resolves.toBeUndefined();
   });
 });

@@ -5,6 +5,7 @@
 import { cp, readdir, readFile, rm, truncate, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { seededRandom } from '../services/runtime/testing/seeded-random.ts';
 import { ALL_RIGHT, RIGHT } from './support/all-right.ts';
 import {
   afterDamage,
@@ -230,16 +231,8 @@ describe('the metadata', () => {
   });
 });
 
-/** Numbers that look random, the same each time. */
-function* random(seed: number): Generator<number, never> {
-  for (let state = seed; ; ) {
-    state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
-    yield state / 4_294_967_296;
-  }
-}
-
 test('a bit flipped anywhere in a segment: never a wrong byte, never a silent loss', async () => {
-  const numbers = random(4_711);
+  const random = seededRandom(4_711);
   const kinds = new Map<string, number>();
   for (let round = 0; round < 16; round++) {
     const data = round % 2 === 0 ? stopped : killed;
@@ -248,8 +241,8 @@ test('a bit flipped anywhere in a segment: never a wrong byte, never a silent lo
       const [segment = ''] = await segmentsOf(bookie(copy));
       await changeFile(segment, (bytes) => {
         const used = Math.min(bytes.length, 400_000);
-        const at = Math.floor(numbers.next().value * used);
-        bytes[at] = (bytes[at] ?? 0) ^ (1 << Math.floor(numbers.next().value * 8));
+        const at = Math.floor(random.next() * used);
+        bytes[at] = (bytes[at] ?? 0) ^ (1 << Math.floor(random.next() * 8));
         return undefined;
       });
     });

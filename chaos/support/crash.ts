@@ -4,6 +4,7 @@
 import { Client } from '../../services/client/index.ts';
 import { toMagnetarError } from '../../services/lib/errors.ts';
 import type { LogFields, Logger } from '../../services/runtime/logger.ts';
+import { seededRandom } from '../../services/runtime/testing/seeded-random.ts';
 import { checkAcks, checkTopic, promised } from './history.ts';
 import { LoadConsumer, LoadProducer, readTopic } from './load.ts';
 
@@ -63,16 +64,6 @@ class Notes {
   }
 }
 
-function seeded(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 4_294_967_296;
-  };
-}
-
 async function until(enough: () => boolean, producers: readonly LoadProducer[], patienceMs: number): Promise<void> {
   const start = performance.now();
   const failed = Promise.race(producers.map((producer) => producer.failed));
@@ -115,7 +106,7 @@ async function runRounds(
   options: CrashOptions,
   { connect, notes }: { readonly connect: (logger?: Logger) => Client; readonly notes: Notes },
 ): Promise<CrashReport> {
-  const random = seeded(options.seed);
+  const random = seededRandom(options.seed);
   const confirmed = SUBSCRIPTIONS.map(() => new Set<number>());
   const violations: string[] = [];
   const longLived = connect(notes.logger);
@@ -145,10 +136,10 @@ async function runRounds(
       producers,
       options.patienceMs,
     );
-    await new Promise((resolve) => setTimeout(resolve, random() * 400));
+    await new Promise((resolve) => setTimeout(resolve, random.next() * 400));
     const counted = `${publishes() - publishesBefore} publishes, ${acks() - acksBefore} acks`;
     notes.note('strike');
-    const hit = await victims.strike(random());
+    const hit = await victims.strike(random.next());
     notes.note('it is back', { hit });
     await Promise.all(consumers.map((consumer) => consumer.stop()));
     await client.close();

@@ -7,6 +7,8 @@ import { readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promis
 import path from 'node:path';
 import { Client, MagnetarError } from '../../services/client/index.ts';
 import { assertNever } from '../../services/lib/assert.ts';
+import type { Random } from '../../services/runtime/random.ts';
+import { seededRandom } from '../../services/runtime/testing/seeded-random.ts';
 import { silentLogger } from '../../services/runtime/logger.ts';
 import { startStandalone as startHere } from '../../services/main/embedded.ts';
 import { afterDamage, COUNT, fill, lookAtAll, lostOf, makeData, type Report, TOPICS, untilIdle } from './damage.ts';
@@ -37,16 +39,6 @@ export interface Case {
   readonly origin: Origin;
   /** Through the built program, or composed in this process. */
   readonly built: boolean;
-}
-
-/** Numbers that look random, the same each time. */
-function* randomNumbers(seed: number): Generator<number, never> {
-  for (let state = Math.imul(seed + 1, 2_654_435_761) >>> 0; ; ) {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    yield ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296;
-  }
 }
 
 /** Case `n` of a run: kinds and ways in turn, so that none is left out; where exactly, by chance. */
@@ -213,10 +205,10 @@ async function filesIn(folder: string): Promise<string[]> {
 }
 
 /** The files of a kind. */
-async function candidates(data: string, { file, topology }: Case, random: () => number): Promise<string[]> {
+async function candidates(data: string, { file, topology }: Case, random: Random): Promise<string[]> {
   const own = topology === 'three processes' ? path.join(data, 'broker') : data;
   const bookies = bookiesOf(data, topology);
-  const bookie = bookies[Math.floor(random() * bookies.length)] ?? '';
+  const bookie = bookies[Math.floor(random.next() * bookies.length)] ?? '';
   switch (file) {
     case 'segment':
     case 'sealed':
@@ -240,17 +232,16 @@ async function candidates(data: string, { file, topology }: Case, random: () => 
 
 /** Damages a folder as a case says; where, is a matter of its seed. */
 async function spoil(data: string, one: Case): Promise<void> {
-  const numbers = randomNumbers(one.seed);
-  const random = (): number => numbers.next().value;
+  const random = seededRandom(one.seed);
   const files = (await candidates(data, one, random)).toSorted();
   const sizes = await Promise.all(files.map(async (file) => (await stat(file)).size));
   const filled = files.filter((_, at) => (sizes[at] ?? 0) > 0);
-  const file = filled[Math.floor(random() * filled.length)];
+  const file = filled[Math.floor(random.next() * filled.length)];
   if (file === undefined) throw new Error(`${describeCase(one)}: there is no such file`);
   await spoilFile(file, one.damage, random);
 }
 
-async function spoilFile(file: string, how: Damage, random: () => number): Promise<void> {
+async function spoilFile(file: string, how: Damage, random: Random): Promise<void> {
   if (how === 'delete') {
     await rm(file);
     return;
@@ -258,12 +249,12 @@ async function spoilFile(file: string, how: Damage, random: () => number): Promi
   const bytes = await readFile(file);
   let used = bytes.length; // segments have room behind what they hold, where damage damages nothing
   while (used > 1 && bytes[used - 1] === 0) used--;
-  const at = Math.floor(random() * used);
+  const at = Math.floor(random.next() * used);
   if (how === 'truncate') {
     await truncate(file, at);
     return;
   }
-  if (how === 'flip') bytes[at] = (bytes[at] ?? 0) ^ (1 << Math.floor(random() * 8));
+  if (how === 'flip') bytes[at] = (bytes[at] ?? 0) ^ (1 << Math.floor(random.next() * 8));
   else
     bytes
       .subarray(at - (at % BLOCK_BYTES))
