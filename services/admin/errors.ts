@@ -1,9 +1,13 @@
 /** Errors as Pulsar's REST API tells them: a status, and one line in `reason`. */
 import type { FastifyInstance } from 'fastify';
-import { type ErrorCode, MagnetarError } from '../lib/errors.ts';
+import { type ErrorCode, type ErrorTraits, errorTable, MagnetarError } from '../lib/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
 
-const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
+const INTERNAL = 500;
+const TRY_AGAIN = 503;
+
+/** Statuses that do not follow from whether trying again helps. */
+const OWN_STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   TENANT_NOT_FOUND: 404,
   NAMESPACE_NOT_FOUND: 404,
   TOPIC_NOT_FOUND: 404,
@@ -18,14 +22,19 @@ const STATUS: Readonly<Partial<Record<ErrorCode, number>>> = {
   CONSUMER_BUSY: 412,
   POSITION_NOT_FOUND: 412,
   UNSUPPORTED: 501,
-  NOT_OWNER: 503,
-  NOT_ENOUGH_BOOKIES: 503,
-  QUEUE_FULL: 503,
-  UNAVAILABLE: 503,
   DEADLINE_EXCEEDED: 504,
 };
 
-const INTERNAL = 500;
+/** Whoever asks again after a fencing finds the one who has taken over. */
+function statusOf(code: ErrorCode, { retryable, fencing }: ErrorTraits): number {
+  return OWN_STATUS[code] ?? (retryable || fencing ? TRY_AGAIN : INTERNAL);
+}
+
+/** The status of every code. */
+export const statuses: Readonly<Record<ErrorCode, number>> = Object.fromEntries(
+  Object.entries(errorTable).map(([code, traits]) => [code, statusOf(code as ErrorCode, traits)]),
+) as Record<ErrorCode, number>;
+
 const HIDDEN = 'the server could not answer; its log says why';
 
 /** What a request is answered with when it fails. */
@@ -36,7 +45,7 @@ interface Refusal {
 
 function refusalOf(error: unknown): Refusal {
   if (error instanceof MagnetarError) {
-    return { status: STATUS[error.code] ?? INTERNAL, reason: error.code === 'INTERNAL' ? HIDDEN : error.message };
+    return { status: statuses[error.code], reason: error.code === 'INTERNAL' ? HIDDEN : error.message };
   }
   // What fastify itself refuses: a body that is no JSON, a number that is none.
   if (error instanceof Error && 'statusCode' in error && typeof error.statusCode === 'number') {

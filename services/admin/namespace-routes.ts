@@ -3,7 +3,7 @@ import { MagnetarError } from '../lib/errors.ts';
 import { nameList } from './name-list.ts';
 import { addTopicList } from './topic-list.ts';
 import type { Administration } from '../wire/administration.ts';
-import { DONE, forceQuery, names, namespaceParams, ok, params, responses, tenantParam } from './schemas.ts';
+import { changeResponses, forceQuery, names, namespaceParams, ok, params, responses, tenantParam } from './schemas.ts';
 
 interface OneNamespace {
   readonly Params: { readonly tenant: string; readonly namespace: string };
@@ -115,7 +115,7 @@ export function namespaceRoutes(app: FastifyInstance, administration: Administra
         summary: 'Create a namespace',
         params: params(namespaceParams),
         body: newPolicies,
-        response: responses(DONE, 400, 404, 409, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: { tenant, namespace }, body }, reply) => {
@@ -131,7 +131,7 @@ export function namespaceRoutes(app: FastifyInstance, administration: Administra
         summary: 'Delete a namespace',
         params: params(namespaceParams),
         querystring: forceQuery('With its topics, whoever is connected to them; else it must have no topic'),
-        response: responses(DONE, 404, 409, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: { tenant, namespace }, query }, reply) => {

@@ -1,7 +1,8 @@
 import { type FastifyInstance, fastify, type InjectOptions } from 'fastify';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { MagnetarError } from '../lib/errors.ts';
+import { type ErrorCode, errorTable, MagnetarError } from '../lib/errors.ts';
 import { silentLogger } from '../runtime/logger.ts';
+import { statuses } from './errors.ts';
 import { adminPlugin } from './plugin.ts';
 import { FakeAdministration } from './testing/fake-administration.ts';
 
@@ -294,9 +295,32 @@ describe('errors', () => {
     ['METADATA_CONFLICT', 409],
     ['UNSUPPORTED', 501],
     ['DATA_LOSS', 500],
+    ['DISK_FULL', 503],
+    ['LEDGER_FENCED', 503],
+    ['LEASE_LOST', 503],
   ] as const)('%s has the status %d', async (code, status) => {
     administration.failure = new MagnetarError(code, 'what went wrong');
     expect(await ask('GET', `${T}/a`)).toEqual([status, reason('what went wrong')]);
+  });
+
+  test('that go away by themselves are not logged as errors of the server', async () => {
+    const logged: string[] = [];
+    const logger = { ...silentLogger, error: (message: string) => void logged.push(message) };
+    await using own = fastify();
+    await own.register(adminPlugin({ administration, logger, version: '1', isoTime }));
+    administration.failure = new MagnetarError('DISK_FULL', 'the disk is full');
+    await own.inject({ method: 'PUT', url: `${P}/t` });
+    expect(logged).toEqual([]);
+    administration.failure = new MagnetarError('DATA_LOSS', 'it is gone');
+    await own.inject({ method: 'PUT', url: `${P}/t` });
+    expect(logged).toEqual([`PUT ${P}/t failed`]);
+  });
+
+  test('every code has a status; what may be tried again is never a failure of the server', () => {
+    expect(Object.keys(statuses)).toEqual(Object.keys(errorTable));
+    for (const status of Object.values(statuses)) expect(status).toBeOneOf([404, 409, 412, 500, 501, 503, 504]);
+    const failures = Object.entries(errorTable).filter(([code]) => statuses[code as ErrorCode] === 500);
+    expect(failures.filter(([, { retryable }]) => retryable)).toEqual([]);
   });
 
   test('of ours tell nobody how the server looks inside; all are one line', async () => {
@@ -337,7 +361,51 @@ interface Operation {
   readonly responses: Record<string, unknown>;
 }
 
+/** All operations of the document, as "METHOD path". */
+async function operations(): Promise<ReadonlyMap<string, Operation>> {
+  const [status, document] = await ask('GET', '/docs/json');
+  expect(status).toBe(200);
+  const { paths } = document as { paths: Record<string, Record<string, Operation>> };
+  return new Map(
+    Object.entries(paths).flatMap(([path, methods]) =>
+      Object.entries(methods).map(([method, operation]) => [`${method.toUpperCase()} ${path}`, operation] as const),
+    ),
+  );
+}
+
+/** The statuses of an operation's refusals. */
+function refusals({ responses }: Operation): number[] {
+  return Object.keys(responses)
+    .map(Number)
+    .filter((status) => status >= 400);
+}
+
 describe('the document', () => {
+  test('lists the statuses that errors have, and no others', async () => {
+    const found = await operations();
+    /** Fastify's, and that of a page of another site: these are no codes of ours. */
+    const beforeUs = [400, 403, 413, 415];
+    const sent = new Set([...Object.values(statuses), ...beforeUs]);
+    expect(new Set([...found.values()].flatMap(refusals))).toEqual(sent);
+    const always = [...sent].filter((status) => status >= 500);
+    for (const [name, operation] of found) {
+      const changes = name.startsWith('GET ') ? [] : [...beforeUs, 409];
+      expect(refusals(operation)).toEqual(expect.arrayContaining([...always, ...changes]));
+    }
+    const refusingForeign = [...found].filter(([, operation]) => refusals(operation).includes(403));
+    expect(refusingForeign.map(([name]) => name).filter((name) => name.startsWith('GET '))).toEqual([]);
+  });
+
+  test('what is refused before it comes to us has a status that is listed', async () => {
+    const url = `${T}/a`;
+    const send = async (headers: Record<string, string>, payload: string): Promise<number> =>
+      (await app.inject({ method: 'PUT', url, payload, headers })).statusCode;
+    expect(await send({ 'content-type': 'application/json' }, '{')).toBe(400);
+    expect(await send({ 'content-type': 'application/json' }, `"${'x'.repeat(2_000_000)}"`)).toBe(413);
+    expect(await send({ 'content-type': 'image/png' }, 'x')).toBe(415);
+    expect(await send({ origin: 'http://evil.example' }, '')).toBe(403);
+  });
+
   test('names every route, with a summary, tags, parameters and responses', async () => {
     const routes = new Set<string>();
     const probe = fastify();
@@ -350,20 +418,13 @@ describe('the document', () => {
     await probe.register(adminPlugin({ administration, logger: silentLogger, version: '1', isoTime }));
     await probe.ready();
     await probe.close();
-    const [status, document] = await ask('GET', '/docs/json');
-    expect(status).toBe(200);
-    const { info, paths } = document as { info: { version: string }; paths: Record<string, Record<string, Operation>> };
-    expect(info.version).toBe('1.2.3');
-    const documented = new Set<string>();
-    for (const [path, operations] of Object.entries(paths)) {
-      for (const [method, operation] of Object.entries(operations)) {
-        documented.add(`${method.toUpperCase()} ${path}`);
-        expect(operation.summary).toMatch(/^[A-Z]/);
-        expect(operation.tags).toHaveLength(1);
-        expect(Object.keys(operation.responses)).toContain('503');
-      }
+    expect(await ask('GET', '/docs/json')).toMatchObject([200, { info: { version: '1.2.3' } }]);
+    const documented = await operations();
+    for (const operation of documented.values()) {
+      expect(operation.summary).toMatch(/^[A-Z]/);
+      expect(operation.tags).toHaveLength(1);
     }
-    expect(documented).toEqual(routes);
+    expect(new Set(documented.keys())).toEqual(routes);
     expect(documented.size).toBeGreaterThanOrEqual(24);
   });
 

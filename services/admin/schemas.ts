@@ -35,21 +35,33 @@ const REASONS: Readonly<Record<number, string>> = {
   404: 'Something that is named does not exist',
   409: 'It exists already, is not empty, or was changed by somebody else at the same time',
   412: 'A name or position is not valid, or somebody is connected',
+  413: 'The body is too large',
+  415: 'The body is of a media type that is not supported',
+  500: 'The server has failed, or stored data is lost or damaged',
+  501: 'What is asked for, or stored, is of a kind that this version does not support',
   503: 'The broker cannot do it for the time being; try again',
+  504: 'It was not done in time, or it is not known whether it was; try again',
 };
 
-/** The responses of a route: what it gives, and the errors that it may give. */
+/** What every route may be refused with. */
+const ALWAYS: readonly number[] = [500, 501, 503, 504];
+/** What every change may be refused with, too: a body is read where none is expected, and somebody else may change the same. */
+const FOR_A_CHANGE: readonly number[] = [400, 403, 409, 413, 415];
+
+/** The responses of a route: what it gives, and the errors that it may give beside those of every route. */
 export function responses(success: Schema, ...errors: readonly number[]): Schema {
   const reason = { type: 'string', description: 'One line that names the thing, its value and what is allowed' };
   const properties = { reason };
-  const failed = [...errors, 503].map((status): [number, Schema] => {
+  const failed = [...errors, ...ALWAYS].map((status): [number, Schema] => {
     return [status, { description: REASONS[status], type: 'object', properties, required: ['reason'] }];
   });
   return { ...success, ...Object.fromEntries(failed) };
 }
 
-/** The success of a route that has nothing to say. */
-export const DONE: Schema = { 204: { description: 'Done', type: 'null' } };
+/** The responses of a route that changes something, and has nothing to say when it has succeeded. */
+export function changeResponses(...errors: readonly number[]): Schema {
+  return responses({ 204: { description: 'Done', type: 'null' } }, ...FOR_A_CHANGE, ...errors);
+}
 
 /** A success with a JSON body. */
 export function ok(schema: Schema): Schema {

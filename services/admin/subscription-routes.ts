@@ -4,7 +4,7 @@ import { optionalPositionSchema, type PositionJson, positionOf, positionSchema }
 import { peekHeaders } from './peek.ts';
 import type { Administration } from '../wire/administration.ts';
 import {
-  DONE,
+  changeResponses,
   forceQuery,
   names,
   ok,
@@ -46,7 +46,7 @@ function addLifeCycle(app: FastifyInstance, administration: Administration): voi
         description: 'At the latest message, unless the body says where. The topic is made where there is none.',
         params: params(subscriptionParams),
         body: optionalPositionSchema,
-        response: responses(DONE, 400, 404, 409, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path, body }, reply) => {
@@ -63,7 +63,7 @@ function addLifeCycle(app: FastifyInstance, administration: Administration): voi
         summary: 'Delete a subscription',
         params: params(subscriptionParams),
         querystring: forceQuery('Closes its consumer; else there must be none'),
-        response: responses(DONE, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path, query }, reply) => {
@@ -83,7 +83,7 @@ function addSkips(app: FastifyInstance, administration: Administration): void {
         description:
           'Counts the next messages that are not acknowledged as acknowledged. What a consumer was sent already stays with it.',
         params: params({ ...subscriptionParams, numMessages: wholeNumber(0, 'How many messages') }),
-        response: responses(DONE, 400, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path }, reply) => {
@@ -99,7 +99,7 @@ function addSkips(app: FastifyInstance, administration: Administration): void {
         summary: 'Clear the backlog of a subscription',
         description: 'It goes on with the next message that is published.',
         params: params(subscriptionParams),
-        response: responses(DONE, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path }, reply) => {
@@ -119,7 +119,7 @@ function addResets(app: FastifyInstance, administration: Administration): void {
         description: 'Its consumer connects again, and goes on from there.',
         params: params(subscriptionParams),
         body: positionSchema,
-        response: responses(DONE, 400, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path, body }, reply) => {
@@ -138,7 +138,7 @@ function addResets(app: FastifyInstance, administration: Administration): void {
           ...subscriptionParams,
           timestamp: wholeNumber(0, 'Milliseconds since 1970-01-01 UTC'),
         }),
-        response: responses(DONE, 400, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async ({ params: path }, reply) => {

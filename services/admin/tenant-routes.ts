@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { MagnetarError } from '../lib/errors.ts';
 import { nameList } from './name-list.ts';
 import type { Administration } from '../wire/administration.ts';
-import { DONE, forceQuery, names, ok, params, responses, tenantParam } from './schemas.ts';
+import { changeResponses, forceQuery, names, ok, params, responses, tenantParam } from './schemas.ts';
 
 interface OneTenant {
   readonly Params: { readonly tenant: string };
@@ -77,7 +77,7 @@ export function tenantRoutes(app: FastifyInstance, administration: Administratio
         summary: 'Create a tenant',
         params: params(tenantParam),
         body: tenantInfo,
-        response: responses(DONE, 400, 409, 412),
+        response: changeResponses(412),
       },
     },
     async (request, reply) => {
@@ -93,7 +93,7 @@ export function tenantRoutes(app: FastifyInstance, administration: Administratio
         summary: "Replace a tenant's settings",
         params: params(tenantParam),
         body: tenantInfo,
-        response: responses(DONE, 400, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async (request, reply) => {
@@ -109,7 +109,7 @@ export function tenantRoutes(app: FastifyInstance, administration: Administratio
         summary: 'Delete a tenant',
         params: params(tenantParam),
         querystring: forceQuery('With its namespaces and their topics; else it must have no namespace'),
-        response: responses(DONE, 404, 409, 412),
+        response: changeResponses(404, 412),
       },
     },
     async (request, reply) => {

@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify';
 import { addTopicList } from './topic-list.ts';
 import type { Administration } from '../wire/administration.ts';
-import { DONE, forceQuery, params, responses, topicParams } from './schemas.ts';
+import { changeResponses, forceQuery, params, topicParams } from './schemas.ts';
 
 export interface TopicParams {
   readonly tenant: string;
@@ -31,7 +31,7 @@ export function topicRoutes(app: FastifyInstance, administration: Administration
         summary: 'Create a topic',
         description: 'Topics are made on first use, too.',
         params: params(topicParams),
-        response: responses(DONE, 404, 409, 412),
+        response: changeResponses(404, 412),
       },
     },
     async (request, reply) => {
@@ -48,7 +48,7 @@ export function topicRoutes(app: FastifyInstance, administration: Administration
         description: 'With its messages and subscriptions. A topic that is made under its name later is another one.',
         params: params(topicParams),
         querystring: forceQuery('Closes producers and consumers; else there must be none'),
-        response: responses(DONE, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async (request, reply) => {
@@ -64,7 +64,7 @@ export function topicRoutes(app: FastifyInstance, administration: Administration
         summary: 'Unload a topic',
         description: 'Producers and consumers connect again, and the topic is opened anew.',
         params: params(topicParams),
-        response: responses(DONE, 404, 412),
+        response: changeResponses(404, 412),
       },
     },
     async (request, reply) => {
