@@ -25,6 +25,17 @@ describe.concurrent('a wrong value in the environment', () => {
     expect(flag.code).toBe(1);
     expect(flag.stderr).toContain('127.0.0.1:1');
   });
+
+  test('so is a level of the log', async () => {
+    const env = { MAGNETAR_LOG_LEVEL: 'loud' };
+    const standalone = ['standalone', '--data', '/dev/null/data'];
+    expect(usageProblem(await runCommand(standalone, { env }))).toMatch(
+      /MAGNETAR_LOG_LEVEL is 'loud'; it must be one of debug, info, warn, error/,
+    );
+    const flag = await runCommand([...standalone, '--log-level', 'error'], { env });
+    expect(flag.code).toBe(1);
+    expect(flag.stderr).toContain('/dev/null/data');
+  });
 });
 
 describe.concurrent('help', () => {
@@ -101,6 +112,7 @@ describe.concurrent('wrong usage', () => {
     [['standalone', '--bookies', '1', '--bookie', 'h:1'], /--bookies and --bookie exclude each other/],
     [['standalone', '--bookie', 'h'], /'h' is invalid.* HOST:PORT/],
     [['bookie', '--port', 'x'], /'x' is invalid.* from 1 to 65535/],
+    [['bookie', '--log-level', 'loud'], /--log-level is 'loud'; it must be one of debug, info, warn, error/],
   ])('%j', async (args, pattern) => {
     expect(usageProblem(await runCommand(args))).toMatch(pattern);
   });

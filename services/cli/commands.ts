@@ -85,7 +85,11 @@ function addProduce({ add, shell }: Toolkit): void {
     declare: (command) => {
       command
         .argument('<topic>', TOPIC_FORM)
-        .addOption(new Option('-f, --file <file>', 'publish the lines of a file, cut at LF alone').conflicts('message'))
+        .addOption(
+          new Option('-f, --file <file>', 'publish the lines of a file, cut at LF alone; - is stdin').conflicts(
+            'message',
+          ),
+        )
         .addOption(new Option('-m, --message <text...>', 'publish these texts').argParser(collected))
         .option('-k, --key <key>', 'the key of every message')
         .addOption(new Option('-p, --property <name=value...>', 'properties of every message').argParser(property))

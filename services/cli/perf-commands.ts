@@ -115,7 +115,10 @@ function addPerfConsume({ add, shell }: Toolkit): void {
 
 /** Adds the commands that measure. */
 export function addPerfCommands(toolkit: Toolkit): void {
-  const perf = toolkit.group('perf', 'measure a running system: publish or consume as fast as it goes');
+  const perf = toolkit.group(
+    'perf',
+    'measure a running system: publish at full speed or at a rate, consume to the end or beyond it',
+  );
   addPerfProduce(perf);
   addPerfConsume(perf);
 }

@@ -112,7 +112,7 @@ export async function runProgram({ args, shell, version, addCommands }: ProgramO
       .addOption(
         new Option(
           '--admin-url <url>',
-          'its HTTP side, as http://HOST:PORT (environment: MAGNETAR_ADMIN_URL; default: http://127.0.0.1:8080)',
+          "the broker's HTTP side, as http://HOST:PORT (environment: MAGNETAR_ADMIN_URL; default: http://127.0.0.1:8080)",
         ),
       );
     const toolkit = toolkitFor(program, 'magnetar', shell, (result) => {

@@ -32,14 +32,17 @@ const SOCKET_PATH_BYTES = 103;
 export interface EmbeddedOptions {
   /** The data folder; made where there is none. Where none is given, a temporary one that `close` removes. */
   readonly data?: string | undefined;
-  /** Bookies; three of them keep three copies. As many as the data folder has by default, else one. */
+  /** Bookies, from 1 to 16; three of them keep three copies. As many as the data folder has by default, else one. */
   readonly bookies?: number | undefined;
   /**
    * TCP port on 127.0.0.1 for clients: of this process, and of others. 0, the default, takes a free one. With false there is
    * none: clients come in through a socket in a private temporary folder.
    */
   readonly port?: number | false | undefined;
-  /** Port on 127.0.0.1 of /healthz, /readyz and /version; 0 takes a free one. None by default. */
+  /**
+   * Port on 127.0.0.1 for HTTP; 0 takes a free one. None by default. Besides /healthz, /readyz, /version and /metrics it serves
+   * the administration, /admin/v2 and /docs: whoever reaches it may change and delete everything, without authentication.
+   */
   readonly httpPort?: number | false | undefined;
   /** Bytes that buffers of messages may take: on their way, in caches, for slow clients. 256 MiB by default, 64 MiB at least. */
   readonly memoryBytes?: number | undefined;

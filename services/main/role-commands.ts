@@ -1,6 +1,8 @@
-import { InvalidArgumentError, Option } from 'commander';
+import { type Command, InvalidArgumentError, Option } from 'commander';
 import { wholeNumber } from '../cli/commands.ts';
 import type { Toolkit } from '../cli/program.ts';
+import type { Shell } from '../cli/shell.ts';
+import { commandPath } from '../cli/urls.ts';
 import { UsageError } from '../cli/usage-error.ts';
 import { DEFAULT_MEMORY_BYTES, LEAST_MEMORY_BYTES } from '../runtime/memory.ts';
 import type { LogLevel } from '../runtime/node/logger.ts';
@@ -12,9 +14,13 @@ const LOG_LEVELS: readonly string[] = ['debug', 'info', 'warn', 'error'];
 
 const MIB = 1_048_576;
 const HIGHEST_BUDGET_MIB = 65_536;
+const logLevelOption: [string, string] = [
+  '--log-level <level>',
+  `what is logged, from this severity on: ${LOG_LEVELS.join(', ')} (environment: MAGNETAR_LOG_LEVEL; default: info)`,
+];
 const memoryBudgetOption: [string, string, (text: string) => number, number] = [
   '--memory-budget-mib <number>',
-  'MiB that buffers of messages may take: on their way, in caches, for slow clients',
+  `MiB that buffers of messages may take: on their way, in caches, for slow clients; at least ${LEAST_MEMORY_BYTES / MIB}`,
   wholeNumber(LEAST_MEMORY_BYTES / MIB, HIGHEST_BUDGET_MIB),
   DEFAULT_MEMORY_BYTES / MIB,
 ];
@@ -30,10 +36,13 @@ function bookieAddress(text: string, before: readonly string[] = []): readonly s
   return [...before, text];
 }
 
-function logLevel(text: string | undefined, command: string): LogLevel {
-  const level = text ?? 'info';
+/** The flag beats the environment. @throws UsageError */
+function logLevel(command: Command, shell: Shell): LogLevel {
+  const { logLevel: flag } = command.opts<{ logLevel?: string }>();
+  const level = flag ?? shell.environment['MAGNETAR_LOG_LEVEL'] ?? 'info';
   if (isLogLevel(level)) return level;
-  throw new UsageError(`MAGNETAR_LOG_LEVEL is '${level}'; it must be one of ${LOG_LEVELS.join(', ')}`, command);
+  const source = flag === undefined ? 'MAGNETAR_LOG_LEVEL' : '--log-level';
+  throw new UsageError(`${source} is '${level}'; it must be one of ${LOG_LEVELS.join(', ')}`, commandPath(command));
 }
 
 function addStandalone({ add, shell }: Toolkit, version: string): void {
@@ -51,7 +60,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
         .option('--data <folder>', 'the data folder', './data')
         .option(
           '--bookies <number>',
-          'bookies in this process (default: as many as the data folder has, else 1)',
+          `bookies in this process, at most ${MAX_BOOKIES} (default: as many as the data folder has, else 1)`,
           wholeNumber(1, MAX_BOOKIES),
         )
         .option(
@@ -67,7 +76,8 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
           8080,
         )
         .option(...memoryBudgetOption)
-        .option('--topic-metrics', 'metrics of every topic and subscription, in the place of sums over namespaces');
+        .option('--topic-metrics', 'metrics of every topic and subscription, in the place of sums over namespaces')
+        .option(...logLevelOption);
     },
     run: async (command) => {
       const options = command.opts<{
@@ -85,7 +95,7 @@ function addStandalone({ add, shell }: Toolkit, version: string): void {
           'magnetar standalone',
         );
       }
-      const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar standalone');
+      const level = logLevel(command, shell);
       const { runStandalone } = await import('./standalone.ts');
       return await runStandalone(shell, {
         data: options.data,
@@ -120,10 +130,11 @@ function addBookie({ add, shell }: Toolkit, version: string): void {
           wholeNumber(0, HIGHEST_PORT),
           8000,
         )
-        .option(...memoryBudgetOption);
+        .option(...memoryBudgetOption)
+        .option(...logLevelOption);
     },
     run: async (command) => {
-      const level = logLevel(shell.environment['MAGNETAR_LOG_LEVEL'], 'magnetar bookie');
+      const level = logLevel(command, shell);
       const { runBookie } = await import('./bookie.ts');
       const { memoryBudgetMib, ...options } = command.opts<{
         data: string;
