@@ -13,7 +13,7 @@ const metrics = {
   delay: {
     name: 'magnetar_event_loop_delay_seconds',
     type: 'histogram',
-    help: 'How long the event loop lets wait who comes at any moment, while it has something to do.',
+    help: 'How long new work waits for the event loop while it is busy.',
   },
 } as const satisfies Readonly<Record<string, Metric>>;
 

@@ -8,7 +8,7 @@ const IDLE_MS = 500;
 const BUSY_SHARE = 0.03;
 
 /**
- * Measures how long the event loop lets those wait who come at any moment: the delay of timers. A timer every 10 ms would cost
+ * Measures how long new work waits for the event loop: the delay of timers. A timer every 10 ms would cost
  * a process that does nothing half a percent of a core, so there are as many only while the loop has work; else two a second,
  * which cost 0.03 %.
  *
