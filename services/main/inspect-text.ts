@@ -4,7 +4,7 @@ import Table from 'cli-table3';
 import type { BookieReport, LedgerReport } from '../bookie/inspect.ts';
 import { type Damage, damageText, isHarmless } from '../bookie/damage.ts';
 import { bytesText, countText } from '../cli/text.ts';
-import type { FolderReport, InspectedTopic } from './inspect.ts';
+import { type FolderReport, type InspectedTopic, isHealthy } from './folder-report.ts';
 
 const PLAIN = {
   top: '',
@@ -147,13 +147,12 @@ function ledgerText(report: FolderReport, id: number): string {
 export function inspectText(report: FolderReport, ledger: number | undefined): string {
   const { folder, version, bookies } = report;
   const title = version === undefined ? '' : `${folder}: ${version}\n\n`;
-  const damage = damageLines(report);
   return [
     title,
     bookies.map((bookie) => `${bookieText(bookie)}\n`).join(''),
     metadataText(report),
     ledger === undefined ? '' : ledgerText(report, ledger),
-    damage.length === 0 ? 'No damage.\n' : `Damage:\n${damage.join('\n')}\n`,
+    isHealthy(report) ? 'No damage.\n' : `Damage:\n${damageLines(report).join('\n')}\n`,
   ].join('');
 }
 
@@ -170,5 +169,5 @@ export function inspectJson(report: FolderReport, ledger: number | undefined): s
       advice: advice(damage),
     })),
   }));
-  return `${JSON.stringify({ ...report, bookies, healthy: damageLines(report).length === 0 }, undefined, 2)}\n`;
+  return `${JSON.stringify({ ...report, bookies, healthy: isHealthy(report) }, undefined, 2)}\n`;
 }

@@ -20,6 +20,7 @@ import { nodeRandom } from '../runtime/node/random.ts';
 import { readOnlyDisk } from '../runtime/node/read-only-disk.ts';
 import { topicLedgerChunk, topicRecord } from '../wire/records.ts';
 import { checkVersion } from './data-folder.ts';
+import { type FolderReport, type InspectedTopic, isHealthy } from './folder-report.ts';
 import { inspectJson, inspectText } from './inspect-text.ts';
 
 const COMMAND = 'magnetar inspect';
@@ -33,24 +34,6 @@ export interface InspectOptions {
   readonly output: 'table' | 'json';
 }
 
-/** A topic, as the metadata knows it. */
-export interface InspectedTopic {
-  readonly topic: string;
-  /** Of its messages, and of its acknowledgments. */
-  readonly ledgers: readonly LedgerId[];
-  readonly ackLedgers: readonly LedgerId[];
-}
-
-/** What a folder holds. */
-export interface FolderReport {
-  readonly folder: string;
-  /** The first line of VERSION; undefined for the folder of a bookie alone. */
-  readonly version: string | undefined;
-  readonly bookies: readonly BookieReport[];
-  /** Undefined: there is none here. */
-  readonly metadata: { readonly problem: string | undefined; readonly topics: readonly InspectedTopic[] } | undefined;
-}
-
 /** Resolves with the exit code: 0 when nothing is damaged, 1 when something is. @throws UsageError */
 export async function runInspect(shell: Shell, options: InspectOptions): Promise<number> {
   const folder = path.resolve(options.folder);
@@ -58,11 +41,6 @@ export async function runInspect(shell: Shell, options: InspectOptions): Promise
   const text = options.output === 'json' ? inspectJson(report, options.ledger) : inspectText(report, options.ledger);
   shell.stdout.write(text);
   return isHealthy(report) ? EXIT_DONE : EXIT_FAILED;
-}
-
-function isHealthy({ bookies, metadata }: FolderReport): boolean {
-  const whole = bookies.every(({ damages, problems }) => damages.length === 0 && problems.length === 0);
-  return whole && metadata?.problem === undefined;
 }
 
 async function inspectFolder(folder: string): Promise<FolderReport> {

@@ -15,8 +15,8 @@ export interface Holder {
 const PATIENCE_MS = 5_000;
 
 /**
- * As long as memory is there, nobody is bothered who does not move on. When others have waited for long, whoever holds some and
- * has not moved on for as long is ended: so no number of peers that stand still can stop the rest.
+ * While there is enough memory, peers that stand still are left alone. Once others have to wait for some, every holder that has
+ * made no progress for `patienceMs` is ended, so that no number of stalled peers can stop the rest.
  */
 export class StallGuard {
   readonly share: ByteShare;
@@ -25,7 +25,7 @@ export class StallGuard {
   readonly #holders: Set<Holder> = new Set();
   #watching = false;
 
-  /** @param patienceMs so long may somebody wait for memory, and so long may a holder stand still before it is taken from him */
+  /** @param patienceMs how long somebody waits for memory before holders are looked at, and how long these may stand still */
   constructor(clock: Clock, share: ByteShare, patienceMs: number = PATIENCE_MS) {
     this.clock = clock;
     this.share = share;

@@ -29,7 +29,10 @@ export interface Compression {
   /** Of the proto's enum. */
   readonly number: number;
   compress(area: Buffer): Buffer;
-  /** Gives the `size` bytes, at most as many more, or throws: anything. */
+  /**
+   * Gives the `size` bytes. What is not as it says may give fewer, or a byte more, so the caller checks the length; or an
+   * error of whatever kind the library throws.
+   */
   decompress(compressed: Buffer, size: number): Buffer;
 }
 

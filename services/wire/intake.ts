@@ -30,9 +30,9 @@ const SMALL_FRAME_BYTES = 8_192;
 /** Whoever sends as many bytes gets on. */
 const PROGRESS_BYTES = 65_536;
 const PREFIX_BYTES = 5;
-/** Streams of which frames wait for memory. What comes on others is small, and makes room for more: acknowledgments, permits. */
+/** Streams whose frames wait for memory. What comes on others is small, and makes room for more: acknowledgments, permits. */
 const WRITES = /\/(Publish|Append)$/;
-/** There, too, frames wait that are larger. */
+/** On the other streams a frame waits only if it is larger than this. */
 const LARGE_FRAME_BYTES = 1_048_576;
 
 /** Who has sent so much in whole frames is a client that ends what it begins. */
