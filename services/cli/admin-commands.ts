@@ -7,6 +7,7 @@ import { TOPIC_FORM, wholeNumber } from './commands.ts';
 import { FROM_ALLOWED, type From, parseFrom } from './position.ts';
 import type { Toolkit } from './program.ts';
 import type { Shell } from './shell.ts';
+import { messagesText } from './text.ts';
 import { adminUrl, commandPath } from './urls.ts';
 
 type Place = Exclude<From, { type: 'time' }>;
@@ -291,9 +292,11 @@ function addSubscriptions({ add, shell }: Toolkit): void {
       withOutput(command.argument('<topic>', TOPIC_FORM).argument('[subscription]', 'one of them; all when not given')),
     run: async (command) => {
       const { context, args, path } = given(command, shell);
+      const [topic = '', subscription] = args;
+      if (subscription !== undefined) subscriptionPath(topic, subscription, path); // the name is checked
       const { output } = command.opts<Output>();
       const { printSubscriptionStats } = await import('./admin.ts');
-      return await printSubscriptionStats(context, topicPath(args[0] ?? '', path), { subscription: args[1], output });
+      return await printSubscriptionStats(context, topicPath(topic, path), { subscription, output });
     },
   });
   add({
@@ -350,7 +353,7 @@ function addMoves({ add, shell }: Toolkit): void {
       const { count } = command.opts<{ count: number }>();
       const { change } = await import('./admin.ts');
       const place = `${subscriptionPath(topic, name, path)}/skip/${count}`;
-      return await change(context, { method: 'POST', path: place }, `skipped ${count} messages of ${name}`);
+      return await change(context, { method: 'POST', path: place }, `skipped up to ${messagesText(count)} of ${name}`);
     },
   });
   add({

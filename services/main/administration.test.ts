@@ -1,4 +1,6 @@
 /** The administration of a real broker, under the contract of the REST API's port, and the API over it. */
+import { request } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { fastify } from 'fastify';
 import { expect, test } from 'vitest';
 import { administrationContract, type OpenedAdministration } from '../admin/administration.contract.ts';
@@ -59,4 +61,55 @@ test('a list of 10,000 topics comes whole, and holds nobody up for long', async 
   expect(turns).toBeGreaterThanOrEqual(10);
   await app.close();
   await close();
+});
+
+/** The status of a request whose path goes out as it is written; `fetch` would take the dots for steps. */
+async function statusOf(port: number, method: string, path: string): Promise<number> {
+  return await new Promise((resolve, reject) => {
+    const call = request({ host: '127.0.0.1', port, method, path, agent: false }, (response) => {
+      response.resume();
+      resolve(response.statusCode ?? 0);
+    });
+    call.once('error', reject).end();
+  });
+}
+
+test('"." and ".." are names of nothing, however they are written', async () => {
+  const { administration, close } = await open();
+  const app = fastify();
+  await app.register(adminPlugin({ administration, logger: silentLogger, version: '1', isoTime: String }));
+  await app.listen({ host: '127.0.0.1', port: 0 });
+  const { port } = app.server.address() as AddressInfo;
+  try {
+    const info = { adminRoles: [], allowedClusters: ['standalone'] };
+    await administration.createTenant('v', info);
+    await administration.createTopic('persistent://public/default/t');
+    const found: [string, number][] = [];
+    for (const dots of ['.', '..', '%2e', '%2e%2e', '.%2E']) {
+      const name = decodeURIComponent(dots);
+      for (const [method, path] of [
+        ['GET', `tenants/${dots}`],
+        ['DELETE', `tenants/${dots}?force=true`],
+        ['GET', `namespaces/${dots}`],
+        ['PUT', `namespaces/${dots}/n`],
+        ['PUT', `namespaces/v/${dots}`],
+        ['DELETE', `namespaces/v/${dots}?force=true`],
+        ['GET', `persistent/v/${dots}`],
+        ['PUT', `persistent/${dots}/default/t`],
+        ['DELETE', `persistent/${dots}/tenants/v?force=true`],
+        ['PUT', `persistent/public/${dots}/t`],
+        ['PUT', `persistent/public/default/${dots}`],
+        ['GET', `persistent/public/default/${dots}/stats`],
+        ['PUT', `persistent/public/default/t/subscription/${dots}`],
+      ] as const) {
+        found.push([`${method} ${path}`, await statusOf(port, method, `/admin/v2/${path}`)]);
+      }
+      await expect(administration.createTenant(name, info)).rejects.toMatchObject({ code: 'INVALID_ARGUMENT' });
+    }
+    expect(found.filter(([, status]) => status !== 412)).toEqual([]);
+    expect(await administration.tenant('v')).toEqual(info);
+  } finally {
+    await app.close();
+    await close();
+  }
 });
