@@ -90,7 +90,7 @@ async function openConsumers(shell: Shell, client: Client, options: PerfConsumeO
 /** `magnetar perf consume`. Resolves with the exit code. */
 export async function perfConsume(shell: Shell, options: PerfConsumeOptions): Promise<number> {
   const { serviceUrl, topic, duration, consumers, follow } = options;
-  const client = newClient(serviceUrl);
+  const client = newClient(shell, serviceUrl);
   try {
     const open = await openConsumers(shell, client, options);
     const report = await PerfReport.open(shell, options.csv);

@@ -245,7 +245,7 @@ async function openProducers(shell: Shell, client: Client, options: PerfProduceO
 /** `magnetar perf produce`. Resolves with the exit code. */
 export async function perfProduce(shell: Shell, options: PerfProduceOptions): Promise<number> {
   const { serviceUrl, topic, size, rate, producers, compression } = options;
-  const client = newClient(serviceUrl);
+  const client = newClient(shell, serviceUrl);
   try {
     const open = await openProducers(shell, client, options);
     const report = await PerfReport.open(shell, options.csv);

@@ -134,7 +134,7 @@ async function printOn({ shell, source, output, acks, options }: Run, left: { me
  */
 export async function printMessages(shell: Shell, options: PrintMessagesOptions): Promise<number> {
   const { topic, subscription, serviceUrl } = options;
-  const client = newClient(serviceUrl);
+  const client = newClient(shell, serviceUrl);
   const wait = { signal: shell.interrupted };
   try {
     const from = { topic, startPosition: startPosition(shell, options.from) };

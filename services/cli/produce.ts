@@ -202,7 +202,7 @@ async function sendInput(publication: Publication, input: Input, interrupted: Ab
 export async function produce(shell: Shell, options: ProduceOptions): Promise<number> {
   const input = await openInput(shell, options);
   const { topic, serviceUrl } = options;
-  const client = newClient(serviceUrl);
+  const client = newClient(shell, serviceUrl);
   try {
     const limits = { maxPendingBytes: 2 * WINDOW_BYTES, maxPendingMessages: 2 * WINDOW_MESSAGES };
     const { compression } = options;

@@ -29,7 +29,7 @@ export interface ClientOptions {
   readonly serviceUrl: string;
   /** How long opening, seeking, unsubscribing and confirming acknowledgments may take. 30,000 by default. */
   readonly operationTimeoutMs?: number | undefined;
-  /** Told of lost and regained connections. Silent by default. */
+  /** Told of lost and regained connections: a line each for the streams that publish and that consume. Silent by default. */
   readonly logger?: Logger | undefined;
 }
 

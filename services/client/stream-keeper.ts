@@ -14,6 +14,11 @@ const HIGHEST_BACKOFF_MS = 1_000;
 /** What was open for as long was a good one: the next is tried at once. */
 export const GOOD_AFTER_MS = 1_000;
 
+/** What the logger is told of a stream: once when it is lost, at every try that fails, and once when there is another one. */
+export const STREAM_LOST = 'stream lost';
+const NO_STREAM = 'no stream';
+export const STREAM_REGAINED = 'stream regained';
+
 const HELLO: ClientHello = { protocolVersion: PROTOCOL_VERSION, features: [], client: 'magnetar-node' };
 
 /** How long to wait before try number `attempt` (from 0): the first is made at once. */
@@ -53,6 +58,8 @@ export class StreamKeeper<
   #hello: ServerHello | undefined;
   #upSince = 0;
   #attempt = 0;
+  /** There was a stream, and there is none since. */
+  #missing = false;
   /** Until the next try, or until the hello is late. */
   #timer: Timer | undefined;
   #stopped = false;
@@ -100,7 +107,10 @@ export class StreamKeeper<
     this.#timer?.cancel();
     this.#timer = undefined;
     this.#hello = hello;
-    this.#upSince = this.#options.environment.clock.monotonic();
+    const { clock, logger } = this.#options.environment;
+    this.#upSince = clock.monotonic();
+    if (this.#missing) logger.info(STREAM_REGAINED, { method: this.#options.method.path });
+    this.#missing = false;
     this.#options.owner.up(stream, hello);
   }
 
@@ -115,10 +125,14 @@ export class StreamKeeper<
     this.#stream = undefined;
     this.#timer?.cancel();
     this.#timer = undefined;
-    if (this.#hello !== undefined && clock.monotonic() - this.#upSince >= GOOD_AFTER_MS) this.#attempt = 0;
+    const wasUp = this.#hello !== undefined;
+    if (wasUp && clock.monotonic() - this.#upSince >= GOOD_AFTER_MS) this.#attempt = 0;
     this.#hello = undefined;
     stream.cancel();
-    if (!this.#stopped) logger.warn('stream lost', { method: this.#options.method.path, error });
+    if (!this.#stopped) {
+      logger.warn(wasUp ? STREAM_LOST : NO_STREAM, { method: this.#options.method.path, error });
+      if (wasUp) this.#missing = true;
+    }
     this.#options.owner.down(error);
     this.#ended?.();
     if (this.#stopped || !this.#options.owner.needed || this.#timer !== undefined || this.#stream !== undefined) return;

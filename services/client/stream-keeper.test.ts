@@ -1,0 +1,21 @@
+import { expect, test } from 'vitest';
+import type { Logger } from '../runtime/logger.ts';
+import { Client } from './client.ts';
+import { FakeBroker } from './testing/fake-broker.ts';
+
+test('the logger is told of a lost stream and of a regained one, once each', async () => {
+  const broker = await new FakeBroker().listen();
+  const told: string[] = [];
+  const note = (message: string): number => told.push(message);
+  const logger: Logger = { debug: note, info: note, warn: note, error: note, child: () => logger };
+  const client = new Client({ serviceUrl: broker.url, logger });
+  const producer = await client.createProducer({ topic: 't' });
+  broker.crash();
+  const sent = producer.send({ data: 'a' });
+  await broker.listen();
+  await sent;
+  await client.close();
+  expect(told.filter((message) => message !== 'no stream')).toEqual(['stream lost', 'stream regained']);
+  broker.crash();
+  broker.checkClean();
+});
