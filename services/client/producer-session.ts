@@ -264,9 +264,20 @@ export class ProducerSession implements PublishMember {
     this.#timer = undefined;
   }
 
-  /** Closes the producer on the broker; resolves when that has answered, is gone, or took too long. */
+  /** Takes back what is not settled, oldest first: none of it is sent (again). */
+  abandon(): readonly Batch[] {
+    const batches = this.window.abandon();
+    if (batches.some((batch) => batch.attempted)) this.#channel.gaveUp();
+    return batches;
+  }
+
+  /**
+   * Closes the producer on the broker; resolves when that has answered, is gone, or took too long. Its answer comes behind the
+   * receipts that it owes: where those are for batches that were given up, nobody waits for it.
+   */
   close(): Promise<void> {
-    if (this.#state === 'open') {
+    const owesGivenUp = this.window.size === 0 && this.window.awaitsReceipts;
+    if (this.#state === 'open' && !owesGivenUp) {
       this.#state = 'closing';
       this.#channel.close(this.#number, true);
       const { environment, operationTimeoutMs } = this.#channel;

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { hasCode } from '../lib/errors.ts';
-import { decodeBlock } from '../wire/block.ts';
+import { decodeBlock, decodeMessages } from '../wire/block.ts';
 import { silentLogger } from '../runtime/logger.ts';
 import { deferred } from './abort.ts';
 import { Client } from './client.ts';
@@ -369,6 +369,27 @@ describe('time-outs', () => {
 });
 
 describe('flush and close', () => {
+  test('closing does not wait for batches that were given up before', async () => {
+    broker.hooks.batch = () => 'ignore';
+    const own = new Client({ serviceUrl: broker.url, operationTimeoutMs: 60_000 });
+    const p = await own.createProducer({ topic: 't', sendTimeoutMs: 100 });
+    expect((await rejection(p.send({ data: 'a' }))).code).toBe('DEADLINE_EXCEEDED');
+    await p.close();
+    await own.close();
+  });
+
+  test('closing stores what is pending behind a batch that was given up', async () => {
+    broker.hooks.batch = ({ block }) =>
+      decodeMessages(block).messages[0]?.payload.toString() === 'a' ? 'ignore' : 'store';
+    const own = new Client({ serviceUrl: broker.url, operationTimeoutMs: 60_000 });
+    const given = await own.createProducer({ topic: 't', sendTimeoutMs: 100 });
+    const other = await own.createProducer({ topic: 't' });
+    expect((await rejection(given.send({ data: 'a' }))).code).toBe('DEADLINE_EXCEEDED');
+    const sent = other.send({ data: 'b' });
+    await own.close();
+    expect((await sent).index).toBe(0);
+  });
+
   test('flush waits for what was sent before, also for what waits for room', async () => {
     const p = await producer({ maxPendingMessages: 10 });
     const settled: string[] = [];

@@ -397,7 +397,7 @@ export class Producer implements AsyncDisposable {
 
   /** Rejects whatever is not settled, in order: nothing of it is sent (again). */
   #giveUp(error: (attempted: boolean) => MagnetarError): void {
-    for (const batch of this.#session.window.abandon()) batch.reject(error(batch.attempted));
+    for (const batch of this.#session.abandon()) batch.reject(error(batch.attempted));
     const unsent = error(false);
     this.#batcher.reject(this.#channel.environment.clock.now(), unsent);
     for (const { stop, reject } of this.#waiting.clear()) {
@@ -444,7 +444,7 @@ export class Producer implements AsyncDisposable {
 
   /**
    * Lets what was sent be stored, for at most `operationTimeoutMs`, and closes the producer. What is not stored by then
-   * rejects with ALREADY_CLOSED. Idempotent.
+   * rejects with ALREADY_CLOSED. What was given up before is not waited for. Idempotent.
    */
   close(options?: WaitOptions): Promise<void> {
     this.#closing ??= this.#close();

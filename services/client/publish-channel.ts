@@ -66,6 +66,8 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
   /** Members with batches to send, in turn. */
   readonly #ready = new Set<PublishMember>();
   #limits: PublishLimits | undefined;
+  /** The stream may owe receipts that nobody waits for. */
+  #owesGivenUp = false;
 
   constructor(options: ChannelOptions) {
     super(options, { method: brokerService.Publish, decode: publishResponse.decode, frame: toFrame });
@@ -74,6 +76,16 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
   /** What the broker said last that it takes; there once a stream was up. */
   get limits(): PublishLimits | undefined {
     return this.#limits;
+  }
+
+  /** Batches that were given to the stream have been given up. */
+  gaveUp(): void {
+    this.#owesGivenUp = true;
+  }
+
+  /** Every producer is closed by now. The broker would end the stream behind its last receipt. */
+  override async stop(ms: number): Promise<void> {
+    await super.stop(this.#owesGivenUp ? 0 : ms);
   }
 
   override detach(member: PublishMember): void {
@@ -153,6 +165,7 @@ export class PublishChannel extends Channel<PublishMember, Item, PublishRequest,
 
   override down(error: MagnetarError): void {
     this.#ready.clear();
+    this.#owesGivenUp = false;
     super.down(error);
   }
 }

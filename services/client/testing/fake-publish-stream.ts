@@ -10,6 +10,8 @@ interface Open {
   readonly topic: FakeTopic;
   readonly name: string;
   aborted: boolean;
+  /** Batches that are neither stored nor refused. */
+  owed: number;
 }
 
 /** A publish stream of the fake broker. */
@@ -17,6 +19,8 @@ export class FakePublishStream {
   readonly #broker: FakeBroker;
   readonly #call: ServerDuplexStream<Buffer, PublishResponse>;
   readonly #producers = new Map<number, Open>();
+  /** Batches that are neither stored nor refused: as with the real broker, the stream does not end before they are. */
+  #owed = 0;
   #items: number;
   #bytes: number;
 
@@ -29,7 +33,9 @@ export class FakePublishStream {
       if (bytes.length > broker.limits.maxFrameBytes) broker.violated(`a frame of ${bytes.length} bytes`);
       this.#frame(publishRequest.decode(bytes));
     });
-    call.on('end', () => call.end());
+    call.on('end', () => {
+      if (this.#owed === 0) call.end();
+    });
     call.on('error', () => {});
   }
 
@@ -65,7 +71,7 @@ export class FakePublishStream {
       this.#producers.delete(producer);
       if (open === undefined) continue;
       open.topic.producers.delete(open.name);
-      this.send({ closed: [{ producer }] });
+      if (open.owed === 0) this.send({ closed: [{ producer }] });
     }
   }
 
@@ -82,7 +88,7 @@ export class FakePublishStream {
       return;
     }
     topic.producers.set(name, instance.toString('hex'));
-    this.#producers.set(producer, { topic, name, aborted: false });
+    this.#producers.set(producer, { topic, name, aborted: false, owed: 0 });
     const lastSequenceId = topic.watermarks.get(name);
     this.send({ opened: [{ producer, name, epoch: 0, ...(lastSequenceId === undefined ? {} : { lastSequenceId }) }] });
   }
@@ -104,7 +110,11 @@ export class FakePublishStream {
   #receipt(open: Open, batch: PublishBatch): Receipt | 'ignored' {
     if (open.aborted) return refusedReceipt(batch, 'BATCH_ABORTED', true);
     const fate = this.#broker.hooks.batch(batch, open.topic);
-    if (fate === 'ignore') return 'ignored';
+    if (fate === 'ignore') {
+      open.owed++;
+      this.#owed++;
+      return 'ignored';
+    }
     if (fate === 'storeSilently') {
       open.topic.store(batch);
       return 'ignored';
