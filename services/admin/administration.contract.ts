@@ -164,7 +164,7 @@ export function administrationContract(name: string, open: () => Promise<OpenedA
       expect(subscriptions.map((subscription) => subscription.name)).toEqual(['s']);
       const { cursors } = await admin.topicInternals(TOPIC);
       expect(cursors.map((cursor) => cursor.name)).toEqual(['s']);
-      expect([admin.healthy, admin.clusters]).toEqual([true, ['standalone']]);
+      expect([admin.unready, admin.clusters]).toEqual([undefined, ['standalone']]);
     });
   });
 }

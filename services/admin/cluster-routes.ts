@@ -1,5 +1,4 @@
 import type { FastifyInstance } from 'fastify';
-import { MagnetarError } from '../lib/errors.ts';
 import type { Administration } from '../wire/administration.ts';
 import { names, ok, responses } from './schemas.ts';
 
@@ -15,12 +14,13 @@ export function clusterRoutes(app: FastifyInstance, administration: Administrati
     {
       schema: {
         tags: ['brokers'],
-        summary: 'Ask whether the broker serves',
+        summary: 'Ask whether the broker serves and messages can be stored',
         response: responses(ok({ description: 'It does', content: { 'text/plain': { schema: { const: 'ok' } } } })),
       },
     },
     async (_request, reply) => {
-      if (!administration.healthy) throw new MagnetarError('UNAVAILABLE', 'the broker does not serve at the moment');
+      const { unready } = administration;
+      if (unready !== undefined) throw unready;
       return await reply.type('text/plain').send('ok');
     },
   );

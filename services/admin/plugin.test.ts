@@ -282,8 +282,8 @@ describe('clusters and brokers', () => {
   test('tell what there is', async () => {
     expect(await ask('GET', '/admin/v2/clusters')).toEqual([200, ['standalone']]);
     expect((await app.inject('/admin/v2/brokers/health')).body).toBe('ok');
-    administration.healthy = false;
-    expect(await ask('GET', '/admin/v2/brokers/health')).toEqual([503, reason(/does not serve/)]);
+    administration.unready = new MagnetarError('UNAVAILABLE', 'nothing can be stored: why');
+    expect(await ask('GET', '/admin/v2/brokers/health')).toEqual([503, reason('nothing can be stored: why')]);
   });
 });
 

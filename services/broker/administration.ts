@@ -42,7 +42,7 @@ export interface AdministrationDependencies {
   readonly clock: Clock;
   /** The topics as they are now: others after the lease was lost. */
   readonly topics: () => Topics;
-  readonly isReady: () => boolean;
+  readonly unready: () => MagnetarError | undefined;
   readonly cluster: string;
 }
 
@@ -53,8 +53,8 @@ export class BrokerAdministration implements Administration {
     this.#dependencies = dependencies;
   }
 
-  get healthy(): boolean {
-    return this.#dependencies.isReady();
+  get unready(): MagnetarError | undefined {
+    return this.#dependencies.unready();
   }
 
   get clusters(): readonly string[] {

@@ -195,6 +195,7 @@ describe('while the metadata has no room', () => {
     let full = false;
     const makes = (ledgers: Ledgers): Ledgers => ({
       copies: ledgers.copies,
+      unwritable: ledgers.unwritable,
       create: async (linkedAs) => {
         if (full) throw new MagnetarError('DISK_FULL', 'the metadata store cannot write because its disk is full: /m');
         return await ledgers.create(linkedAs);

@@ -263,6 +263,7 @@ function withLease(store: MetadataStore, onGrant: (lose: () => void) => unknown)
 function unfenced(ledgers: Ledgers): Ledgers {
   return {
     copies: ledgers.copies,
+    unwritable: ledgers.unwritable,
     create: async (linkedAs) => ledgers.create(linkedAs),
     reader: async (id, upTo) => ledgers.reader(id, upTo),
     deletion: (ids) => ledgers.deletion(ids),

@@ -29,6 +29,8 @@ export interface Broker {
   addTo(server: Server): void;
   /** True while it holds its lease and serves. */
   readonly ready: boolean;
+  /** UNAVAILABLE with the reason while it cannot store messages: it does not serve, or too few bookies take entries. */
+  readonly unready: MagnetarError | undefined;
   /** What it tells about itself, also after `close`. */
   readonly metrics: MetricSource;
   /** What administrators can ask of it. */
@@ -97,12 +99,18 @@ class RunningBroker implements Broker {
     this.metrics = new BrokerMetrics(this.#observed(), options.topicMetrics, clock.monotonic());
     const { store } = dependencies;
     const { cluster } = options;
-    this.administration = new BrokerAdministration({ store, clock, topics, isReady: () => this.ready, cluster });
+    this.administration = new BrokerAdministration({ store, clock, topics, unready: () => this.unready, cluster });
     this.#keeping = this.#keepOwnership();
   }
 
   get ready(): boolean {
     return !this.#stopping.signal.aborted && this.#ownership.held;
+  }
+
+  get unready(): MagnetarError | undefined {
+    if (!this.ready) return new MagnetarError('UNAVAILABLE', 'the broker does not serve at the moment');
+    const cause = this.#dependencies.ledgers.unwritable;
+    return cause && new MagnetarError('UNAVAILABLE', `nothing can be stored: ${cause.message}`, { cause });
   }
 
   #observed(): Observed {

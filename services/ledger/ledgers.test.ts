@@ -350,8 +350,14 @@ describe('creating', () => {
     expect(cluster.bookie('b3').entries(0 as LedgerId).size).toBe(0);
     cluster.bookie('b0').up = false;
     await append(await createLedger(cluster.ledgers), 'x');
+    expect(cluster.ledgers.unwritable).toBe(undefined);
     cluster.bookie('b1').up = false;
     await expect(createLedger(cluster.ledgers)).rejects.toThrow(/1 of 4 bookies are available; ensemble 3 .* needs 2/);
+    expect(cluster.ledgers.unwritable).toMatchObject(code('NOT_ENOUGH_BOOKIES'));
+    cluster.bookie('b1').up = true;
+    expect(cluster.ledgers.unwritable).toBe(undefined);
+    await cluster.ledgers.close();
+    expect(cluster.ledgers.unwritable).toMatchObject(code('ALREADY_CLOSED'));
   });
 
   test('deleting leaves a tombstone', async () => {

@@ -73,6 +73,8 @@ export type { Quorum } from './protocol/distribution.ts';
 export interface Ledgers {
   /** Of every entry of a new ledger: the write quorum. */
   readonly copies: number;
+  /** Why no ledger can be created at the moment, as far as is known of the bookies: NOT_ENOUGH_BOOKIES, DISK_FULL, ALREADY_CLOSED. */
+  readonly unwritable: MagnetarError | undefined;
   /**
    * Creates a ledger. Its metadata is written in one transaction together with `writes`, if `compares` hold, so that a
    * list of ledgers and the ledger itself appear together; `linkedAs` gets the new ledger's id to build them.

@@ -97,6 +97,16 @@ class OpenLedgers implements MeasuredLedgers {
     if (this.#closed !== undefined) throw new MagnetarError('ALREADY_CLOSED', 'this client of the ledgers is closed');
   }
 
+  get unwritable(): MagnetarError | undefined {
+    try {
+      this.#checkOpen();
+      this.#ensemble(0);
+      return undefined;
+    } catch (error) {
+      return toMagnetarError(error);
+    }
+  }
+
   async create(
     linkedAs: (id: LedgerId) => { compares: readonly Compare[]; writes: readonly Write[] },
   ): Promise<LedgerWriter> {

@@ -8,6 +8,7 @@ import { adminPlugin } from '../admin/plugin.ts';
 import type { Administration } from '../wire/administration.ts';
 import { startBroker } from '../broker/broker.ts';
 import { MemoryCluster } from '../ledger/testing/memory-cluster.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import { keys } from '../metadata/keys.ts';
 import { ensureDefaults } from '../metadata/namespaces.ts';
 import type { MetadataStore } from '../metadata/store.ts';
@@ -15,7 +16,9 @@ import { silentLogger } from '../runtime/logger.ts';
 
 const ONE = { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 };
 
-async function open(): Promise<OpenedAdministration & { readonly store: MetadataStore }> {
+async function open(): Promise<
+  OpenedAdministration & { readonly store: MetadataStore; readonly cluster: MemoryCluster }
+> {
   const cluster = new MemoryCluster({ bookies: 1, quorum: ONE });
   const { environment } = cluster;
   const { store, ledgers } = cluster.client();
@@ -26,10 +29,32 @@ async function open(): Promise<OpenedAdministration & { readonly store: Metadata
     await broker.close();
     await cluster.close();
   };
-  return { administration, close, store };
+  return { administration, close, store, cluster };
 }
 
 administrationContract('a broker', open);
+
+test('a broker is not healthy while nothing can be stored, and is again by itself', async () => {
+  const { administration, close, cluster } = await open();
+  const app = fastify();
+  await app.register(adminPlugin({ administration, logger: silentLogger, version: '1', isoTime: String }));
+  const health = async (): Promise<[number, string]> => {
+    const { statusCode, body } = await app.inject('/admin/v2/brokers/health');
+    return [statusCode, body];
+  };
+  const bookie = cluster.bookie('b0');
+  expect(await health()).toEqual([200, 'ok']);
+  bookie.up = false;
+  expect(await health()).toEqual([503, expect.stringContaining('nothing can be stored: 0 of 1 bookies are available')]);
+  bookie.up = true;
+  expect(await health()).toEqual([200, 'ok']);
+  bookie.full = new MagnetarError('DISK_FULL', 'the disk of b0 is full');
+  expect(await health()).toEqual([503, expect.stringContaining('the disk of b0 is full')]);
+  bookie.full = undefined;
+  expect(await health()).toEqual([200, 'ok']);
+  await app.close();
+  await close();
+});
 
 test('a list of 10,000 topics comes whole, and holds nobody up for long', async () => {
   const { administration, close, store } = await open();

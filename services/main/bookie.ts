@@ -53,7 +53,9 @@ async function start(context: RoleContext, options: BookieOptions): ReturnType<P
   const httpPort = await openHttpSide(context, {
     port: options.httpPort,
     about: { version, role: 'bookie' },
-    isReady: () => bookie.available || bookie.full !== undefined, // a full one serves reads
+    // A full one serves reads.
+    unready: () =>
+      bookie.available || bookie.full !== undefined ? undefined : 'the bookie does not serve at the moment',
     sources,
     common: '',
     parts: [],

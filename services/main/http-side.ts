@@ -7,7 +7,8 @@ export interface HttpSide {
   /** 0: a free one. */
   readonly port: number;
   readonly about: About;
-  readonly isReady: () => boolean;
+  /** Why requests cannot be taken at the moment; undefined: they are. */
+  readonly unready: () => string | undefined;
   /** What /metrics asks, and the labels of all that they tell. */
   readonly sources: readonly MetricSource[];
   readonly common: LabelText;
@@ -26,12 +27,12 @@ export async function openHttpSide({ environment, lifecycle }: RoleContext, side
     import('./http.ts'),
     import('./metrics-endpoint.ts'),
   ]);
-  const { port, about, isReady, sources, common } = side;
+  const { port, about, unready, sources, common } = side;
   const { clock, logger } = environment;
   const endpoint = metricsEndpoint({ clock, sources, about, common });
   lifecycle.add('metrics', async () => await Promise.resolve(endpoint.close()));
   const parts = [endpoint.part, ...side.parts];
-  const http = await startHttp({ port, about, isReady, logger, parts });
+  const http = await startHttp({ port, about, unready, logger, parts });
   lifecycle.add('HTTP server', async () => await http.close());
   return http.port;
 }

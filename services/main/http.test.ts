@@ -5,7 +5,7 @@ import { type HttpOptions, type HttpServer, startHttp } from './http.ts';
 const about = { version: '1.2.3', role: 'test' };
 
 async function start(options: Partial<HttpOptions> = {}): Promise<HttpServer> {
-  return await startHttp({ port: 0, about, isReady: () => true, logger: silentLogger, parts: [], ...options });
+  return await startHttp({ port: 0, about, unready: () => undefined, logger: silentLogger, parts: [], ...options });
 }
 
 async function get(http: HttpServer, path: string): Promise<[number, unknown]> {
@@ -14,12 +14,12 @@ async function get(http: HttpServer, path: string): Promise<[number, unknown]> {
 }
 
 test('serves health, readiness as it changes, and the version', async () => {
-  let ready = false;
-  const http = await start({ isReady: () => ready });
+  let why: string | undefined = 'nobody knows';
+  const http = await start({ unready: () => why });
   try {
     expect(await get(http, '/healthz')).toEqual([200, { status: 'ok' }]);
-    expect(await get(http, '/readyz')).toEqual([503, { status: 'not ready' }]);
-    ready = true;
+    expect(await get(http, '/readyz')).toEqual([503, { status: 'not ready: nobody knows' }]);
+    why = undefined;
     expect(await get(http, '/readyz?verbose')).toEqual([200, { status: 'ready' }]);
     expect(await get(http, '/version')).toEqual([200, { ...about, node: process.version }]);
     expect(await get(http, '/nothing')).toEqual([

@@ -26,7 +26,8 @@ export interface HttpOptions {
   /** 0 takes a free one. */
   readonly port: number;
   readonly about: About;
-  readonly isReady: () => boolean;
+  /** Why requests cannot be taken at the moment; undefined: they are. */
+  readonly unready: () => string | undefined;
   readonly logger: Logger;
   /** What is served beside health and version. */
   readonly parts: readonly HttpPart[];
@@ -59,17 +60,21 @@ async function shutDown(server: Server): Promise<void> {
   clearTimeout(late);
 }
 
+function readiness(unready: string | undefined): Answer {
+  return unready === undefined ? [200, { status: 'ready' }] : [503, { status: `not ready: ${unready}` }];
+}
+
 /**
- * Serves GET /healthz (the process lives), /readyz (it takes requests; else 503) and /version, all JSON, and the
+ * Serves GET /healthz (the process lives), /readyz (it takes requests; else 503 and why not) and /version, all JSON, and the
  * parts.
  *
  * @throws PORT_IN_USE
  */
 export async function startHttp(options: HttpOptions): Promise<HttpServer> {
-  const { port, about, isReady, logger } = options;
+  const { port, about, unready, logger } = options;
   const probes: ReadonlyMap<string, () => Answer> = new Map<string, () => Answer>([
     ['/healthz', () => [200, { status: 'ok' }]],
-    ['/readyz', () => (isReady() ? [200, { status: 'ready' }] : [503, { status: 'not ready' }])],
+    ['/readyz', () => readiness(unready())],
     ['/version', () => [200, { ...about, node: process.version }]],
   ]);
   const parts = options.parts.map((part) => new LazyPart(part, logger));

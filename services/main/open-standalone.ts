@@ -181,7 +181,7 @@ export async function openStandalone(context: RoleContext, options: OpenStandalo
   const httpPort = await openHttpSide(context, {
     port: options.httpPort,
     about: { version: options.version, role: 'standalone' },
-    isReady: () => broker.ready,
+    unready: () => broker.unready?.message,
     sources: metrics,
     common: labelText({ cluster: CLUSTER }),
     parts: [admin],

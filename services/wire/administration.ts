@@ -3,6 +3,8 @@
  * them; whoever implements this checks them. Errors are those of `lib/errors.ts`. Times are milliseconds since 1970-01-01 UTC.
  */
 
+import type { MagnetarError } from '../lib/errors.ts';
+
 /** Names, a page at a time. */
 export type NamePages = AsyncIterable<readonly string[]>;
 
@@ -150,8 +152,8 @@ export interface TopicInternals {
 
 /** The broker, to its administrators. */
 export interface Administration {
-  /** True while the broker serves. */
-  readonly healthy: boolean;
+  /** UNAVAILABLE with the reason while the broker cannot store messages. */
+  readonly unready: MagnetarError | undefined;
   /** The clusters that it knows: its own. */
   readonly clusters: readonly string[];
 

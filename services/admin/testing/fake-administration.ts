@@ -21,7 +21,7 @@ async function* paged(names: readonly string[]): AsyncGenerator<readonly string[
 }
 
 export class FakeAdministration implements Administration {
-  healthy = true;
+  unready: MagnetarError | undefined;
   readonly clusters: readonly string[] = ['standalone'];
   /** What was asked for, with its arguments. */
   readonly calls: unknown[][] = [];

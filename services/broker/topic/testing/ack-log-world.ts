@@ -237,6 +237,7 @@ class WorldWriter implements LedgerWriter {
 /** The ledgers as one owner sees them. Tests replace methods to break guarantees. */
 export class WorldLedgers implements Ledgers {
   readonly copies = 1;
+  readonly unwritable: undefined;
   readonly #world: AckLogWorld;
   readonly #owner: number;
 
