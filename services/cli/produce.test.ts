@@ -45,12 +45,39 @@ test('ends when messages are refused, although the input says nothing any more',
   await expect(run).rejects.toMatchObject({ code: 'PRODUCER_FENCED', message: /^line 0: / });
 });
 
-test('ends quietly when nobody reads the ids', async () => {
+/** Nobody reads it. */
+function closedOutput(): Writable {
   const gone = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });
-  const stdout = new Writable({ write: (_chunk, _encoding, done) => done(gone) });
+  return new Writable({ write: (_chunk, _encoding, done) => done(gone) });
+}
+
+test('says where it stopped when nobody reads the ids any more', async () => {
   const stdin = new PassThrough();
   const endless = setInterval(() => stdin.write('a\n'), 1);
-  const run = produce(shellWith(stdin, stdout), options({ ids: true }));
-  await expect(run).rejects.toBeInstanceOf(OutputClosed);
+  const run = produce(shellWith(stdin, closedOutput()), options({ ids: true }));
+  await expect(run).rejects.toMatchObject({
+    code: 'CANCELLED',
+    message: expect.stringMatching(/^stopped at line \d+ of stdin: standard output was closed$/) as string,
+  });
   clearInterval(endless);
+  expect((await run.catch((error: Error) => error)).toString()).toContain(`line ${broker.topic('t').texts.length} of`);
+});
+
+test('ends quietly when nobody reads the ids of what is all published', async () => {
+  const run = produce(shellWith(Readable.from([]), closedOutput()), options({ ids: true, texts: ['a', 'b'] }));
+  await expect(run).rejects.toBeInstanceOf(OutputClosed);
+  expect(broker.topic('t').texts).toEqual(['a', 'b']);
+});
+
+test('says where it was interrupted', async () => {
+  const interrupt = new AbortController();
+  const stdin = new PassThrough();
+  const stderr = new PassThrough();
+  const shell = { ...shellWith(stdin, new PassThrough()), stderr, interrupted: interrupt.signal };
+  stdin.write('a\nb\n');
+  const run = produce(shell, options());
+  await expect.poll(() => broker.topic('t').texts).toEqual(['a', 'b']);
+  interrupt.abort();
+  expect(await run).toBe(1);
+  expect(String(stderr.read())).toMatch(/\nmagnetar: interrupted at line 2 of stdin\n$/);
 });

@@ -1,7 +1,7 @@
 import { addAbortSignal, type Readable } from 'node:stream';
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { CompressionType, Producer } from '../client/index.ts';
-import { ChunkedOutput } from './chunked-output.ts';
+import { ChunkedOutput, OutputClosed } from './chunked-output.ts';
 import { newClient, whenOpen } from './connect.ts';
 import { LineSplitter } from './line-splitter.ts';
 import { Progress } from './progress.ts';
@@ -49,6 +49,11 @@ class Publication {
     this.#progress = progress;
     this.#interrupted = shell.interrupted;
     this.#rate = options.rate === undefined ? undefined : new RateLimit(shell.clock, options.rate);
+  }
+
+  /** The number of lines that were sent, which is the number of the first one that was not: they count from 0. */
+  get line(): number {
+    return this.#line;
   }
 
   /** The first message that could not be published, or the input that could not be read. */
@@ -184,8 +189,16 @@ function inputError(name: string, error: unknown): MagnetarError {
   return new MagnetarError('INVALID_ARGUMENT', `cannot read ${name} (${reason})`, { cause: error });
 }
 
-/** Reads the input and sends it; the first thing that goes wrong is kept in the publication. */
-async function sendInput(publication: Publication, input: Input, interrupted: AbortSignal): Promise<void> {
+/** Where a publication ended before its input did. */
+function placeOf(publication: Publication, input: Input): string {
+  return `line ${publication.line}${input.type === 'stream' ? ` of ${input.name}` : ''}`;
+}
+
+/**
+ * Reads the input and sends it; the first thing that goes wrong is kept in the publication. Resolves with whether all of it was
+ * sent.
+ */
+async function sendInput(publication: Publication, input: Input, interrupted: AbortSignal): Promise<boolean> {
   try {
     if (input.type === 'stream') await sendLines(publication, addAbortSignal(publication.ends, input.stream));
     else
@@ -193,8 +206,21 @@ async function sendInput(publication: Publication, input: Input, interrupted: Ab
         publication,
         input.texts.map((text) => Buffer.from(text)),
       );
+    return !publication.over;
   } catch (error) {
-    if (!interrupted.aborted) publication.fail(input.type === 'stream' ? inputError(input.name, error) : error);
+    const isInput = input.type === 'stream' && !(error instanceof OutputClosed);
+    if (!interrupted.aborted) publication.fail(isInput ? inputError(input.name, error) : error);
+    return false;
+  }
+}
+
+/** Resolves when stdout has taken the ids. @throws CANCELLED when it was closed before all of the input was sent, else OutputClosed */
+async function finishOutput(output: ChunkedOutput, stoppedAt: string | undefined): Promise<void> {
+  try {
+    await output.finish();
+  } catch (error) {
+    if (!(error instanceof OutputClosed) || stoppedAt === undefined) throw error;
+    throw new MagnetarError('CANCELLED', `stopped at ${stoppedAt}: standard output was closed`, { cause: error });
   }
 }
 
@@ -211,15 +237,17 @@ export async function produce(shell: Shell, options: ProduceOptions): Promise<nu
     const output = new ChunkedOutput<undefined>(shell.stdout, shell.clock);
     const progress = new Progress(shell);
     const publication = new Publication(shell, options, producer, output, progress);
-    await sendInput(publication, input, shell.interrupted);
+    const whole = await sendInput(publication, input, shell.interrupted);
     await publication.finish();
     progress.finish(topic);
-    await output.finish();
+    await finishOutput(output, whole ? undefined : placeOf(publication, input));
     if (publication.failure !== undefined) throw publication.failure;
     await producer.close();
     // A person who types lines ends with Ctrl-C as well as with Ctrl-D; any other input was cut short.
     const typed = input.type === 'stream' && input.stream === shell.stdin && shell.stdinIsTerminal;
-    return shell.interrupted.aborted && !typed ? EXIT_FAILED : EXIT_DONE;
+    if (!shell.interrupted.aborted || typed) return EXIT_DONE;
+    if (!whole) shell.stderr.write(`magnetar: interrupted at ${placeOf(publication, input)}\n`);
+    return EXIT_FAILED;
   } finally {
     await client.close();
   }
