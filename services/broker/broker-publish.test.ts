@@ -1,7 +1,16 @@
+import type { Subscribe } from '../wire/frames.ts';
 import { afterEach, describe, expect, test } from 'vitest';
 import { Gate } from '../ledger/testing/gate.ts';
 import { smallMemory } from '../runtime/testing/small-memory.ts';
-import { batch, BrokerWorld, HELLO, index, openProducer, type RunningTestBroker } from './testing/broker-world.ts';
+import {
+  batch,
+  BrokerWorld,
+  HELLO,
+  index,
+  openProducer,
+  type RunningTestBroker,
+  subscribe,
+} from './testing/broker-world.ts';
 import {
   consumer,
   deliveriesOf,
@@ -11,6 +20,7 @@ import {
   received,
   receipts,
   receiptsOf,
+  subscribed,
   TOPIC,
 } from './testing/steps.ts';
 
@@ -42,6 +52,10 @@ async function reopen(stream: Awaited<ReturnType<typeof producer>>, watermark = 
   const answer = await stream.until((frames) => frames.flatMap((f) => f.opened ?? [])[1]);
   expect(answer.lastSequenceId).toBe(watermark);
 }
+
+/** Subscribes of readers with these numbers. */
+const readers = (numbers: readonly number[]): Subscribe[] =>
+  numbers.map((n) => subscribe(n, TOPIC, { subscription: '' }));
 
 describe('publishing', () => {
   test('batches get consecutive indexes, receipts come in order, and credit comes back', async () => {
@@ -313,6 +327,78 @@ describe('what a stream may not do', () => {
       expect((await stream.untilEnded())?.code).toBe('PROTOCOL_VIOLATION');
     }
     expect((await publish(await producer(broker), 0, lines(50))).error).toBeUndefined();
+  });
+
+  test('a frame that opens a number in use gives the memory of its batches back', async () => {
+    const memory = smallMemory(LITTLE);
+    const broker = await startWorld(SMALL, { memory });
+    for (let n = 0; n < 3; n++) {
+      const stream = await producer(broker, `p${n}`);
+      stream.send({ opens: [openProducer(1, TOPIC)], batches: [batch(1, `p${n}`, 0, lines(50))] });
+      expect((await stream.untilEnded())?.message).toContain('producer 1, which is in use');
+      expect(memory.share('write').usedBytes).toBe(0);
+    }
+    expect((await publish(await producer(broker), 0, lines(50))).error).toBeUndefined();
+  });
+
+  test('a frame that closes what is not open gives the memory of its batches back, once', async () => {
+    const memory = smallMemory(LITTLE);
+    const broker = await startWorld(SMALL, { memory });
+    const stream = await producer(broker);
+    stream.send({ batches: [batch(1, 'p', 0, lines(20)), batch(1, 'p', 20, lines(20))], closes: [{ producer: 9 }] });
+    expect((await stream.untilEnded())?.message).toContain('producer 9, which is not open');
+    await expect.poll(() => memory.share('write').usedBytes).toBe(0);
+    expect((await publish(await producer(broker, 'q'), 0, lines(50), 'q')).error).toBeUndefined();
+  });
+
+  test('opening more producers than a stream may have: each is refused, as often as the refusals are taken', async () => {
+    const broker = await startWorld({ maxPerStream: 3 });
+    const stream = broker.publish();
+    stream.send({ hello: HELLO, opens: [1, 2, 3].map((n) => openProducer(n, `t${n}`)) });
+    for (const n of [1, 2, 3]) expect((await opened(stream, n)).error).toBeUndefined();
+    for (let first = 4; first < 40; first += 3) {
+      stream.send({ opens: [0, 1, 2].map((n) => openProducer(first + n, TOPIC)) });
+      for (const n of [0, 1, 2]) expect((await opened(stream, first + n)).error?.code).toBe('QUEUE_FULL');
+    }
+    expect(stream.ended).toBeUndefined();
+    stream.send({ batches: [batch(1, (await opened(stream, 1)).name, 0, ['a'])] });
+    expect((await receipts(stream, 1))[0]?.error).toBeUndefined();
+  });
+
+  test.each([
+    ['that it may not have', 'orders'],
+    ['of names that are none', ''],
+  ])('opening on and on what is refused, producers %s', async (_, topic) => {
+    const broker = await startWorld({ maxPerStream: 3 });
+    const other = await producer(broker, 'other');
+    const stream = broker.publish();
+    stream.send({ hello: HELLO, opens: [1, 2, 3, 4, 5, 6, 7, 8, 9].map((n) => openProducer(n, topic)) });
+    expect(await stream.untilEnded()).toMatchObject({
+      code: 'CREDIT_EXCEEDED',
+      message: 'a stream may have 3 producers, and as many refusals that it has not taken; open another stream',
+    });
+    expect((await publish(other, 0, ['a'], 'other')).error).toBeUndefined();
+  });
+
+  test('subscribing on and on what is refused', async () => {
+    const broker = await startWorld({ maxPerStream: 3 });
+    const stream = broker.consume();
+    stream.send({ hello: HELLO, subscribes: readers([1, 2, 3, 4, 5, 6]) });
+    expect((await subscribed(stream, 3)).error).toBeUndefined();
+    for (const n of [4, 5, 6]) expect((await subscribed(stream, n)).error?.code).toBe('QUEUE_FULL');
+    stream.send({ subscribes: readers([7, 8, 9, 10]) });
+    expect(await stream.untilEnded()).toMatchObject({
+      code: 'CREDIT_EXCEEDED',
+      message: 'a stream may have 3 consumers, and as many refusals that it has not taken; open another stream',
+    });
+  });
+
+  test.each(['Publish', 'Consume'] as const)('%s: a frame of very many items', async (method) => {
+    const broker = await startWorld();
+    const raw = broker.raw(method);
+    raw.send(Buffer.alloc(200_000, Buffer.from([0x12, 0])));
+    expect((await raw.untilEnded())?.message).toBe('a frame has more than 16384 items; send several frames');
+    await producer(broker);
   });
 
   test('sending without credit', async () => {

@@ -250,6 +250,23 @@ export class ProtoWriter {
   }
 }
 
+/** How many fields a message may have, with those of its submessages and each number of packed ones. */
+export class FieldLimit {
+  readonly #most: number;
+  #read = 0;
+
+  constructor(most: number) {
+    this.#most = most;
+  }
+
+  /** Another one is read. @throws PROTOCOL_VIOLATION */
+  count(): void {
+    if (++this.#read > this.#most) {
+      throw new MagnetarError('PROTOCOL_VIOLATION', `a message has more than ${this.#most} fields and numbers`);
+    }
+  }
+}
+
 /**
  * Reads fields of a message: `while (reader.next()) switch (reader.field) { … default: reader.skip(); }`.
  * Byte fields are views of the buffer. Whatever is malformed throws PROTOCOL_VIOLATION.
@@ -262,11 +279,14 @@ export class ProtoReader {
   readonly #buffer: Buffer;
   #at: number;
   readonly #end: number;
+  readonly #limit: FieldLimit | undefined;
 
-  constructor(buffer: Buffer, start = 0, end: number = buffer.length) {
+  /** `limit`: for what others send; readers of submessages share it. */
+  constructor(buffer: Buffer, start = 0, end: number = buffer.length, limit?: FieldLimit) {
     this.#buffer = buffer;
     this.#at = start;
     this.#end = end;
+    this.#limit = limit;
   }
 
   /** Offset of the next byte to read, in the buffer. */
@@ -285,6 +305,7 @@ export class ProtoReader {
   /** Reads the next tag. False at the end of the message. */
   next(): boolean {
     if (this.#at >= this.#end) return false;
+    this.#limit?.count();
     const tag = this.rawVarint();
     if (tag < 128 && tag > 7) {
       this.wireType = tag & 7;
@@ -425,7 +446,7 @@ export class ProtoReader {
     if (length > this.#end - this.#at) this.#cut();
     const start = this.#at;
     this.#at += length;
-    return new ProtoReader(this.#buffer, start, this.#at);
+    return new ProtoReader(this.#buffer, start, this.#at, this.#limit);
   }
 
   /** Integers of a repeated field, packed or not, appended to `into`. */
@@ -435,7 +456,10 @@ export class ProtoReader {
       return;
     }
     const reader = this.message();
-    while (!reader.done) into.push(reader.rawVarint());
+    while (!reader.done) {
+      this.#limit?.count();
+      into.push(reader.rawVarint());
+    }
   }
 
   /** Passes over the field. */

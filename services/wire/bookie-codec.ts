@@ -4,7 +4,9 @@ import type { EntryId, LedgerId } from '../lib/ids.ts';
 import { type Codec, type PayloadCodec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
+  frameReader,
   integerSize,
+  nextItem,
   putBool,
   putBytes,
   putInteger,
@@ -65,10 +67,10 @@ export const appendRequest: Codec<AppendRequest> = {
   ...payloadEncoders(writeAppendRequest),
 
   decode(bytes: Buffer): AppendRequest {
-    const reader = new ProtoReader(bytes);
+    const reader = frameReader(bytes);
     let hello: ClientHello | undefined;
     const entries: WireAppendEntry[] = [];
-    while (reader.next()) {
+    for (let items = 0; nextItem(reader, items); items++) {
       if (reader.field === 1) hello = readClientHello(reader.message());
       else if (reader.field === 2) entries.push(readAppendEntry(reader.message()));
       else reader.skip();
@@ -117,11 +119,11 @@ export const readRequest: Codec<ReadRequest> = {
   },
 
   decode(bytes: Buffer): ReadRequest {
-    const reader = new ProtoReader(bytes);
+    const reader = frameReader(bytes);
     let hello: ClientHello | undefined;
     const reads: WireReadEntries[] = [];
     const lacs: WireReadLac[] = [];
-    while (reader.next()) {
+    for (let items = 0; nextItem(reader, items); items++) {
       if (reader.field === 1) hello = readClientHello(reader.message());
       else if (reader.field === 2) reads.push(readReadEntries(reader.message()));
       else if (reader.field === 3) lacs.push(readReadLac(reader.message()));

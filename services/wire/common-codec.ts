@@ -1,6 +1,6 @@
 /** Codecs of what all frames share: `proto/magnetar/v1/common.proto`, message ids, and helpers of the frame codecs. */
-import type { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
-import { varintSize } from '../lib/bytes.ts';
+import type { ProtoWriter } from '../lib/bytes.ts';
+import { FieldLimit, ProtoReader, varintSize } from '../lib/bytes.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
 import type { ClientHello, Credit, ServerHello, WireError, WireMessageId } from './frames.ts';
@@ -9,6 +9,26 @@ const UINT32_MAX = 4_294_967_295;
 
 /** Room for what a frame holds beside its payloads, in bytes; a frame that needs more grows. */
 export const SMALL_FRAME_BYTES = 256;
+
+/**
+ * The items that a client may put into one frame: as many as no credit allows at once. Without a limit a frame of the largest
+ * size has eight million of two bytes, which stop the process for seconds before anybody has counted them.
+ */
+export const FRAME_ITEMS = 16_384;
+/** Its fields at any depth, and numbers of packed fields: what many small items, or a few large acknowledgments, have. */
+export const FRAME_FIELDS = 262_144;
+
+/** A reader of what a client sends, for `nextItem`. */
+export function frameReader(bytes: Buffer): ProtoReader {
+  return new ProtoReader(bytes, 0, bytes.length, new FieldLimit(FRAME_FIELDS));
+}
+
+/** As the reader's `next`, for the items of a frame, of which `before` were read. @throws PROTOCOL_VIOLATION for too many */
+export function nextItem(reader: ProtoReader, before: number): boolean {
+  if (!reader.next()) return false;
+  if (before < FRAME_ITEMS) return true;
+  throw violation(`a frame has more than ${FRAME_ITEMS} items; send several frames`);
+}
 
 /** Bytes of an integer field with a number below 16; none for 0, which proto3 leaves out. */
 export function integerSize(value: number): number {

@@ -1,8 +1,10 @@
 /** Codecs of the consume stream (`proto/magnetar/v1/broker.proto`). */
-import { ProtoReader, ProtoWriter } from '../lib/bytes.ts';
+import { type ProtoReader, ProtoWriter } from '../lib/bytes.ts';
 import type { MessageIndex } from '../lib/ids.ts';
 import type { Codec } from './codec.ts';
 import {
+  frameReader,
+  nextItem,
   putBool,
   putBytes,
   putInteger,
@@ -49,14 +51,14 @@ export const consumeRequest: Codec<ConsumeRequest> = {
   },
 
   decode(bytes: Buffer): ConsumeRequest {
-    const reader = new ProtoReader(bytes);
+    const reader = frameReader(bytes);
     let hello: ClientHello | undefined;
     const subscribes: Subscribe[] = [];
     const flows: Flow[] = [];
     const acks: Ack[] = [];
     const seeks: Seek[] = [];
     const closes: CloseConsumer[] = [];
-    while (reader.next()) {
+    for (let items = 0; nextItem(reader, items); items++) {
       if (reader.field === 1) hello = readClientHello(reader.message());
       else if (reader.field === 2) subscribes.push(readSubscribe(reader.message()));
       else if (reader.field === 3) flows.push(readFlow(reader.message()));

@@ -4,7 +4,9 @@ import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts'
 import { type Codec, payloadEncoders } from './codec.ts';
 import {
   bytesSize,
+  frameReader,
   integerSize,
+  nextItem,
   putBigint,
   putBool,
   putBytes,
@@ -64,12 +66,12 @@ export const publishRequest: Codec<PublishRequest> = {
   ...payloadEncoders(writePublishRequest),
 
   decode(bytes: Buffer): PublishRequest {
-    const reader = new ProtoReader(bytes);
+    const reader = frameReader(bytes);
     let hello: ClientHello | undefined;
     const opens: OpenProducer[] = [];
     const batches: PublishBatch[] = [];
     const closes: CloseProducer[] = [];
-    while (reader.next()) {
+    for (let items = 0; nextItem(reader, items); items++) {
       if (reader.field === 1) hello = readClientHello(reader.message());
       else if (reader.field === 2) opens.push(readOpen(reader.message()));
       else if (reader.field === 3) batches.push(readBatch(reader.message()));

@@ -37,7 +37,18 @@ export function serveAppends(
       return bytes;
     },
     run(request) {
-      for (const entry of request.entries ?? []) append(entry);
+      const entries = request.entries ?? [];
+      let handedOn = 0;
+      try {
+        for (const entry of entries) {
+          append(entry);
+          handedOn++;
+        }
+      } catch (error) {
+        // The entry at fault, and those behind it, are answered by nobody.
+        for (const entry of entries.slice(handedOn)) write.give(entry.payloadBytes);
+        throw error;
+      }
     },
     attempt: (work) => stream.attempt(work),
     fail: (error) => stream.fail(toMagnetarError(error)),

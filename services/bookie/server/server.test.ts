@@ -16,6 +16,7 @@ import { MagnetarError } from '../../lib/errors.ts';
 import { entryId, ledgerId } from '../../lib/ids.ts';
 import { appendRequest, appendResponse, readRequest, readResponse } from '../../wire/bookie-codec.ts';
 import type { AppendRequest, AppendResponse, ClientHello, Credit, ReadResponse } from '../../wire/frames.ts';
+import { memoryBudget } from '../../runtime/memory.ts';
 import { bindWithWideWindows, clientOptions, createServer } from '../../wire/server.ts';
 import { bookieService, type StreamMethod } from '../../wire/services.ts';
 import { fromStatus } from '../../wire/status.ts';
@@ -190,6 +191,37 @@ describe('the streams', () => {
     await others.until((frames) => frames.length > 1);
     others.call.cancel();
     await others.ended;
+  });
+
+  test('a frame of which not all could be handed on gives its memory back', async () => {
+    const { bookie } = served;
+    let calls = 0;
+    const failing = new Proxy(bookie, {
+      get(target, name) {
+        if (name === 'append' && ++calls === 2) throw new Error('a defect');
+        const value: unknown = Reflect.get(target, name, target);
+        return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+      },
+    });
+    const memory = memoryBudget();
+    const server = createServer();
+    addBookieService(server, failing, { environment: testEnvironment(), serverName: 'test', memory });
+    const port = await bindWithWideWindows(server, '127.0.0.1:0');
+    const other = new Client(`127.0.0.1:${port}`, credentials.createInsecure(), clientOptions);
+    const stream = new RawStream(other, bookieService.Append);
+    const entries = [0, 1, 2].flatMap((id) => wireEntry(id, id, 300).entries ?? []);
+    stream.call.write(appendRequest.encode({ hello, entries }));
+    expect(await stream.ended).toMatchObject({ code: 'INTERNAL' });
+    await expect.poll(() => memory.share('write').usedBytes).toBe(0);
+    other.close();
+    server.forceShutdown();
+  });
+
+  test('a frame of very many items ends its stream', async () => {
+    for (const stream of [appends(), reads()]) {
+      stream.call.write(Buffer.alloc(200_000, Buffer.from([0x12, 0])));
+      expect(await stream.ended).toMatchObject({ code: 'PROTOCOL_VIOLATION' });
+    }
   });
 
   test('credit that came back can be used again', async () => {

@@ -152,6 +152,7 @@ export class ConsumeSession {
     const number = subscribe.consumer;
     if (this.#consumers.has(number)) throw violation(`Subscribe names consumer ${number}, which is in use`);
     const { maxPerStream } = this.#dependencies.options;
+    this.#stream.checkRefusals(maxPerStream, 'consumers');
     if (this.#consumers.size >= maxPerStream) {
       const text = `a stream may have ${maxPerStream} consumers; open another stream`;
       this.#refuse(number, new MagnetarError('QUEUE_FULL', text));
@@ -220,7 +221,10 @@ export class ConsumeSession {
     this.#dependencies.stats.errors.add('subscribe', error.code);
     this.#ended.add(number);
     const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
-    this.#stream.push({ kind: 'subscribed', subscribed: { consumer: number, error: toWireError(error), ...nowhere } });
+    this.#stream.refuse({
+      kind: 'subscribed',
+      subscribed: { consumer: number, error: toWireError(error), ...nowhere },
+    });
   }
 
   #flow(flow: Flow): void {

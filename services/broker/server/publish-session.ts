@@ -163,17 +163,17 @@ export class PublishSession {
 
   /** The fields of a frame in the order of their numbers. Its batches are charged to the budget. */
   #run(frame: PublishRequest, receivedAt: number): void {
-    for (const open of frame.opens ?? []) this.#open(open);
-    let given = 0;
     const batches = frame.batches ?? [];
+    let handedOn = 0;
     try {
+      for (const open of frame.opens ?? []) this.#open(open);
       for (const batch of batches) {
-        given++;
         this.#publish(batch, receivedAt);
+        handedOn++;
       }
     } catch (error) {
       // The batch at fault, and those behind it, were handed to nobody.
-      for (const batch of batches.slice(given - 1)) this.#release(batch.block.length);
+      for (const batch of batches.slice(handedOn)) this.#release(batch.block.length);
       throw error;
     }
     for (const { producer: number } of frame.closes ?? []) {
@@ -187,6 +187,7 @@ export class PublishSession {
     const number = open.producer;
     if (this.#producers.has(number)) throw violation(`OpenProducer names producer ${number}, which is in use`);
     const { maxPerStream } = this.#dependencies.options;
+    this.#stream.checkRefusals(maxPerStream, 'producers');
     if (this.#producers.size >= maxPerStream) {
       const error = new MagnetarError('QUEUE_FULL', `a stream may have ${maxPerStream} producers; open another stream`);
       this.#refuse(number, error);
@@ -236,7 +237,7 @@ export class PublishSession {
   #refuse(number: number, error: MagnetarError): void {
     this.#dependencies.stats.errors.add('open_producer', error.code);
     this.#ended.add(number);
-    this.#stream.push({
+    this.#stream.refuse({
       kind: 'opened',
       opened: { producer: number, error: toWireError(error), name: '', epoch: PRODUCER_EPOCH },
     });

@@ -62,6 +62,8 @@ export class SessionStream<Item, Frame> {
   /** Why nothing is read: the session wants it so; the client does not take its answers. */
   #paused = false;
   #behind = false;
+  /** Answers that say no, since a frame came when nothing waited to be sent. */
+  #refusals = 0;
 
   constructor(
     call: ServerDuplexStream<Buffer, Frame>,
@@ -122,6 +124,24 @@ export class SessionStream<Item, Frame> {
     if (!this.#over) this.#outbox.push(item, bytes);
   }
 
+  /** Says that something was not opened. */
+  refuse(item: Item): void {
+    this.#refusals++;
+    this.push(item);
+  }
+
+  /**
+   * To be called before something is opened: no credit bounds what a client asks for, and what it is refused has to be said. One
+   * that takes its refusals gets them, however often it comes again.
+   *
+   * @throws CREDIT_EXCEEDED when as many refusals wait as a stream may have of what is asked for
+   */
+  checkRefusals(most: number, what: string): void {
+    if (this.#refusals < most) return;
+    const text = `a stream may have ${most} ${what}, and as many refusals that it has not taken; open another stream`;
+    throw new MagnetarError('CREDIT_EXCEEDED', text);
+  }
+
   /** The frame's hello, if it is the first frame; answers it. @throws PROTOCOL_VIOLATION when it is missing, or not wanted */
   greet(hello: ClientHello | undefined): void {
     if (this.#greeted) {
@@ -171,6 +191,7 @@ export class SessionStream<Item, Frame> {
 
   #onData(bytes: Buffer): void {
     if (this.#over) return;
+    if (this.#outbox.queuedItems === 0) this.#refusals = 0;
     this.attempt(() => this.#handlers.frame(bytes));
     if (this.#behind || this.#outbox.queuedItems <= MOST_WAITING) return;
     this.#behind = true;
