@@ -7,6 +7,7 @@ import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
 import type { BookieOptions } from './bookie.ts';
 import { CrashedBookie, outcome } from './testing/crashed-bookie.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { until } from '../runtime/testing/until.ts';
 
 const RESERVE = 1_000_000;
@@ -197,6 +198,27 @@ describe('a disk that is full to the last byte', () => {
     for (let entry = 0; entry < stored; entry++) expect(await outcome(again, 1, entry)).toBe(payload.toString());
     await again.close();
     expect(subject.fatal).toEqual([]);
+  });
+
+  test('a ledger that the witness had no room for is written down before anything of it is stored', async () => {
+    const subject = new CrashedBookie({ reserveBytes: 0 }, new ManualClock());
+    const bookie = await subject.open();
+    await appendEntry(bookie, testEntry(1, 0));
+    const places: (number | undefined)[] = [];
+    subject.disk.before = ({ operation, path, offset }) => {
+      if (operation !== 'write' || !path.endsWith('witness')) return;
+      places.push(offset);
+      if (places.length === 1) throw Object.assign(new Error('ENOSPC'), { code: 'ENOSPC' });
+    };
+    expect(await lac(bookie, 100)).toBe('DISK_FULL');
+    expect(await lac(bookie, 100)).toBe(NO_ENTRY);
+    expect([places.length, new Set(places).size]).toEqual([2, 1]); // the page that says what held before is left alone
+    subject.disk.crash();
+    subject.disk.before = () => {};
+    await subject.replace(subject.path(1), undefined);
+    const again = await subject.open();
+    expect(await outcome(again, 100, 0)).toBe('ENTRY_UNKNOWN'); // and not that there never was such a ledger
+    await again.close();
   });
 
   test('a failed sync is the end, whatever it says', async () => {

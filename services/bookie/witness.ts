@@ -257,11 +257,13 @@ export class Witness {
 
   async #set(change: Partial<WitnessStatus>): Promise<void> {
     const write = this.#writing.then(async () => {
-      this.#status = { ...this.#status, ...change };
-      this.#sequence++;
-      const bytes = encodeStatus(this.#status, this.#sequence, this.#instance);
-      await this.#file.write([bytes], PAGE_BYTES * (this.#sequence % 2));
+      // Nothing counts before it is durable. A write that failed is repeated on its own page: the other one is whole.
+      const sequence = this.#sequence + 1;
+      const bytes = encodeStatus({ ...this.#status, ...change }, sequence, this.#instance);
+      await this.#file.write([bytes], PAGE_BYTES * (sequence % 2));
       await this.#file.sync();
+      this.#sequence = sequence;
+      this.#status = { ...this.#status, ...change }; // The log may have gone on meanwhile.
     });
     this.#writing = write.catch(() => {});
     await write;

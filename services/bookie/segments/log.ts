@@ -294,8 +294,9 @@ export class Log<Entry extends LogRecord> {
       return segment;
     });
     next.catch((error: unknown) => {
-      // The roll that needs the segment reports it; where there was no room, it tries again.
-      if (this.#next === next && isDiskFull(error)) this.#next = undefined;
+      // Without room, the roll that needs the segment tries again. No roll may ever come to report another error.
+      if (!isDiskFull(error)) this.fail(error);
+      else if (this.#next === next) this.#next = undefined;
     });
     this.#next = next;
     return next;
