@@ -8,8 +8,8 @@ import type { StoredEntry } from '../ledger/bookie.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { DiskFile } from '../runtime/disk.ts';
 import type { Environment } from '../runtime/environment.ts';
+import { AheadBudget } from './ahead-budget.ts';
 import type { DamageKind, DamageList } from './damage.ts';
-import { LruCache } from './index/lru.ts';
 import type { Location } from './ledger-table.ts';
 import {
   DATA_START,
@@ -79,6 +79,8 @@ export type IdentityOf = (segment: number) => SegmentIdentity | undefined;
 interface Ahead {
   readonly span: Span;
   readonly bytes: Promise<Buffer>;
+  fetching: boolean;
+  held: boolean;
 }
 
 interface AheadOfReader {
@@ -96,7 +98,9 @@ export class EntryReader {
   /** Least recently used first. Of files that are being opened, too. */
   readonly #files = new Map<number, Promise<DiskFile>>();
   readonly #inUse = new Map<number, number>();
-  readonly #ahead: LruCache<LedgerId, AheadOfReader>;
+  /** Least recently used first. */
+  readonly #ahead = new Map<LedgerId, AheadOfReader>();
+  readonly #budget: AheadBudget;
   #sweep: Timer | undefined;
   #closed = false;
 
@@ -109,7 +113,7 @@ export class EntryReader {
     this.#folder = options.folder;
     this.#identityOf = options.identityOf;
     this.#damage = damage;
-    this.#ahead = new LruCache(options.aheadBytes);
+    this.#budget = new AheadBudget(options.aheadBytes);
   }
 
   /**
@@ -122,6 +126,7 @@ export class EntryReader {
     const firstEnd = first.location.offset + recordBytes(first.location.payloadBytes);
     const ahead = this.#ahead.get(ledgerId)?.spans.find((each) => covers(each.span, { ...span, end: firstEnd }));
     const hit = ahead !== undefined;
+    if (!hit) this.#budget.missed(ledgerId, bytesOf(span));
     let bytes: Buffer;
     try {
       bytes = await (hit ? ahead.bytes : this.#readBytes(span));
@@ -129,7 +134,7 @@ export class EntryReader {
       const what = isMissing(error) ? 'missing' : isMediaError(error) ? 'unreadable' : undefined;
       if (what === undefined) throw this.#failed(span.segment, error);
       if (!hit && span.entries.length === 1) throw this.#damaged(ledgerId, first, what);
-      this.#ahead.delete(ledgerId);
+      this.#drop(ledgerId);
       return await this.read(ledgerId, { ...span, end: firstEnd, entries: [first] });
     }
     const entries = this.#decode(ledgerId, span, bytes, hit ? ahead.span : span);
@@ -169,47 +174,102 @@ export class EntryReader {
     return new MagnetarError('STORE_FAILED', `${file} cannot be read: ${reason}`, { details: { file }, cause });
   }
 
-  /** Fetches what will probably be asked for: from `next` on, in spans that `plan` makes. */
+  /** Fetches what will probably be asked for, as far as there is room: from `next` on, in spans that `plan` makes. */
   prefetch(ledgerId: LedgerId, next: EntryId, plan: (first: EntryId) => Span | undefined): void {
     if (this.#closed) return;
-    const held = this.#ahead.get(ledgerId)?.spans ?? [];
-    const spans = held.filter(({ span }) => lastOf(span) >= next);
-    if (spans[0] !== undefined && firstOf(spans[0].span) > next) spans.length = 0;
-    const last = spans.at(-1);
-    let from = last === undefined ? next : ((lastOf(last.span) + 1) as EntryId);
-    while (spans.length < AHEAD_SPANS) {
-      const span = plan(from);
-      if (span === undefined || span.end - span.start > SPAN_BYTES) break;
-      const bytes = this.#readBytes(span);
-      bytes.catch(() => this.#ahead.delete(ledgerId)); // Whoever needs the bytes reads them again and gets the error.
-      spans.push({ span, bytes });
-      from = (lastOf(span) + 1) as EntryId;
+    const spans = this.#keepFrom(ledgerId, next);
+    try {
+      this.#fetchBehind(ledgerId, spans, next, plan);
+    } finally {
+      if (spans.length > 0) this.#ahead.set(ledgerId, { spans, usedAt: this.#environment.clock.monotonic() });
+      if (spans.length > 0 || this.#budget.waiting > 0) this.#sweep ??= this.#letGoLater();
     }
-    const total = spans.reduce((sum, { span }) => sum + span.end - span.start, 0);
-    if (total === 0) this.#ahead.delete(ledgerId);
-    else this.#keep(ledgerId, spans, total);
   }
 
-  #keep(ledgerId: LedgerId, spans: readonly Ahead[], bytes: number): void {
-    this.#ahead.set(ledgerId, { spans, usedAt: this.#environment.clock.monotonic() }, bytes);
-    this.#sweep ??= this.#letGoLater();
+  #fetchBehind(ledgerId: LedgerId, spans: Ahead[], next: EntryId, plan: (first: EntryId) => Span | undefined): void {
+    const last = spans.at(-1);
+    let held = spans.reduce((sum, { span }) => sum + bytesOf(span), 0);
+    let from = last === undefined ? next : ((lastOf(last.span) + 1) as EntryId);
+    // To plan takes longer than to ask whether what was wished for last is to be had.
+    while (spans.length < AHEAD_SPANS && this.#allowed(ledgerId, held, this.#budget.wish(ledgerId))) {
+      const span = plan(from);
+      if (span === undefined || bytesOf(span) > SPAN_BYTES) return this.#budget.forget(ledgerId);
+      if (!this.#allowed(ledgerId, held, bytesOf(span))) return;
+      spans.push(this.#fetch(ledgerId, span));
+      held += bytesOf(span);
+      from = (lastOf(span) + 1) as EntryId;
+    }
+  }
+
+  /** What is held from `next` on, if there is no gap; the rest of it is let go. */
+  #keepFrom(ledgerId: LedgerId, next: EntryId): Ahead[] {
+    const held = this.#ahead.get(ledgerId)?.spans ?? [];
+    this.#ahead.delete(ledgerId);
+    const spans = held.filter(({ span }) => lastOf(span) >= next);
+    if (spans[0] !== undefined && firstOf(spans[0].span) > next) spans.length = 0;
+    for (const each of held) if (!spans.includes(each)) this.#release(each);
+    return spans;
+  }
+
+  #allowed(ledgerId: LedgerId, held: number, bytes: number | undefined): boolean {
+    if (bytes === undefined) return true;
+    const ask = { held, bytes, now: this.#environment.clock.monotonic() };
+    if (this.#budget.allows(ledgerId, ask)) return true;
+    const since = this.#budget.starvedSince(ledgerId);
+    if (since === undefined) return false;
+    this.#letGo(since, bytes);
+    return this.#budget.allows(ledgerId, ask);
+  }
+
+  #fetch(ledgerId: LedgerId, span: Span): Ahead {
+    this.#budget.take(ledgerId, bytesOf(span));
+    const ahead: Ahead = { span, bytes: this.#readBytes(span), fetching: true, held: true };
+    const fetched = (): void => {
+      ahead.fetching = false;
+      if (!ahead.held) this.#budget.give(bytesOf(span));
+    };
+    ahead.bytes.then(fetched, () => {
+      fetched();
+      this.#drop(ledgerId); // Whoever needs the bytes reads them again and gets the error.
+    });
+    return ahead;
+  }
+
+  #drop(ledgerId: LedgerId): void {
+    for (const each of this.#ahead.get(ledgerId)?.spans ?? []) this.#release(each);
+    this.#ahead.delete(ledgerId);
+  }
+
+  /** What is being fetched takes its room until it is there. */
+  #release(ahead: Ahead): void {
+    if (ahead.held && !ahead.fetching) this.#budget.give(bytesOf(ahead.span));
+    ahead.held = false;
   }
 
   #letGoLater(): Timer {
-    return this.#environment.clock.after(AHEAD_MS, () => this.#letGo(), { unref: true });
+    return this.#environment.clock.after(AHEAD_MS, () => this.#sweepUp(), { unref: true });
   }
 
-  #letGo(): void {
-    const since = this.#environment.clock.monotonic() - AHEAD_MS;
-    this.#ahead.deleteWhile(({ usedAt }) => usedAt <= since);
-    this.#sweep = this.#ahead.bytes > 0 ? this.#letGoLater() : undefined;
+  #sweepUp(): void {
+    this.#letGo(this.#environment.clock.monotonic() - AHEAD_MS, Number.POSITIVE_INFINITY);
+    this.#sweep = this.#ahead.size > 0 || this.#budget.waiting > 0 ? this.#letGoLater() : undefined;
+  }
+
+  /** Lets go what was fetched for those who have not been there after this time: the oldest first, until there are so many bytes. */
+  #letGo(until: number, bytes: number): void {
+    this.#budget.forgetUntil(until);
+    const enough = this.#budget.taken - bytes;
+    for (const [ledgerId, { spans, usedAt }] of this.#ahead) {
+      if (usedAt > until || this.#budget.taken <= enough) return;
+      if (!spans.some(({ fetching }) => fetching)) this.#drop(ledgerId);
+    }
   }
 
   async #readBytes(span: Span): Promise<Buffer> {
     this.#inUse.set(span.segment, (this.#inUse.get(span.segment) ?? 0) + 1);
     try {
       const file = await this.#open(span.segment);
-      return await file.read(span.start, span.end - span.start);
+      return await file.read(span.start, bytesOf(span));
     } finally {
       const left = (this.#inUse.get(span.segment) ?? 1) - 1;
       if (left === 0) this.#inUse.delete(span.segment);
@@ -260,6 +320,10 @@ function firstOf(span: Span): number {
 
 function lastOf(span: Span): number {
   return span.entries.at(-1)?.entryId ?? -1;
+}
+
+function bytesOf(span: Span): number {
+  return span.end - span.start;
 }
 
 type Range = Pick<Span, 'segment' | 'start' | 'end'>;

@@ -11,9 +11,11 @@ import { openBookie } from './bookie.ts';
 import { DATA_START, encodeSegmentHeader, PAGE_BYTES, segmentIdentity } from './segments/format.ts';
 import { openSegment } from './segments/segment-file.ts';
 import { ManualClock } from '../runtime/testing/manual-clock.ts';
+import { until } from '../runtime/testing/until.ts';
 import { CrashedBookie, lacOutcome, outcome } from './testing/crashed-bookie.ts';
 import { testEnvironment } from './testing/environment.ts';
 import { MemoryIndex } from './testing/memory-index.ts';
+import { readWitness, type WitnessContent } from './witness.ts';
 
 /** Holds every sync of a disk until it is let go. */
 function holdSyncs(subject: CrashedBookie): { readonly held: Promise<unknown>; release(): void } {
@@ -139,6 +141,24 @@ describe('a disk that fails', () => {
     expect(subject.fatal).toHaveLength(1);
   });
 
+  test('on the sync of the next segment, made ahead: ends at once, and not in order', async () => {
+    const subject = new CrashedBookie();
+    const bookie = await subject.open();
+    subject.disk.before = ({ operation, path }) => {
+      if (operation !== 'sync' || !path.startsWith(subject.path(2))) return;
+      throw Object.assign(new Error('EIO: i/o error, fdatasync'), { code: 'EIO' });
+    };
+    // More than half of a segment, and not all of it.
+    await appendEntry(bookie, testEntry(1, 0, { payload: [Buffer.alloc(150_000)] }));
+    await until(() => subject.fatal.length > 0);
+    expect(subject.fatal).toMatchObject([{ code: 'STORE_FAILED' }]);
+    await expect(appendEntry(bookie, testEntry(1, 1))).rejects.toMatchObject({ code: 'STORE_FAILED' });
+    subject.disk.before = () => {};
+    await bookie.close();
+    const { status } = await witnessOf(subject, bookie.instance);
+    expect([subject.fatal.length, status.closed]).toEqual([1, false]);
+  });
+
   test('on read: the entry counts as damaged while the disk does not give it; nothing else stops', async () => {
     const subject = new CrashedBookie();
     const bookie = await subject.open();
@@ -160,6 +180,12 @@ describe('a disk that fails', () => {
     expect(subject.disk.openFiles).toBe(0);
   });
 });
+
+async function witnessOf({ environment }: CrashedBookie, instance: Buffer): Promise<WitnessContent> {
+  const content = await readWitness(environment, '/bookie', instance);
+  if (content === undefined) throw new Error('there is no witness');
+  return content;
+}
 
 /** A bookie that crashed with segments to replay, one that is sealed, and one that nobody can read. */
 async function crashed(): Promise<CrashedBookie> {
@@ -289,6 +315,65 @@ describe('many segments', () => {
     expect(await readsOf(2, 2)).toBeGreaterThan(0); // and nobody here
     clock.advance(10_000);
     expect(await readsOf(1, 6)).toBeGreaterThan(0);
+    await bookie.close();
+  });
+
+  test.each([2, 6, 20])(
+    '%i that are read side by side: each byte is fetched once, and few are held',
+    async (ledgers) => {
+      const [entries, answerBytes, readAheadBytes] = [32, 262_144, 4_194_304];
+      const subject = new CrashedBookie({ segmentBytes: 8_388_608, readAheadBytes });
+      const bookie = await subject.open();
+      const whole = Buffer.alloc(65_536, 'x');
+      for (let id = 0; id < entries; id++) {
+        const round = Array.from({ length: ledgers }, (_, ledger) => testEntry(ledger, id, { payload: [whole] }));
+        await Promise.all(round.map(async (entry) => await appendEntry(bookie, entry)));
+      }
+      let [fetched, served, most] = [0, 0, 0];
+      subject.disk.before = async ({ operation, bytes }) => {
+        if (operation !== 'read') return;
+        fetched += bytes;
+        most = Math.max(most, fetched - served);
+        await new Promise((resolve) => setImmediate(resolve));
+      };
+      const readAll = async (_: unknown, ledger: number): Promise<void> => {
+        for (let next = 0; next < entries; ) {
+          const answer = await readEntries(bookie, ledger, next, { maxBytes: answerBytes });
+          next += answer.length;
+          for (const { payload: bytes } of answer) served += bytes.length;
+        }
+      };
+      await Promise.all(Array.from({ length: ledgers }, readAll));
+      expect(served).toBe(ledgers * entries * whole.length);
+      expect(fetched / served).toBeLessThan(1.3);
+      expect(most).toBeLessThanOrEqual(readAheadBytes + ledgers * answerBytes * 1.01);
+      await bookie.close();
+    },
+  );
+
+  test('what nobody comes for makes room for who reads on, before its time', async () => {
+    const clock = new ManualClock();
+    const subject = new CrashedBookie({ segmentBytes: 33_554_432, readAheadBytes: 4_194_304 }, clock);
+    const bookie = await subject.open();
+    const whole = [Buffer.alloc(1_000_000, 'x')];
+    for (const id of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+      for (const ledger of [1, 2]) await appendEntry(bookie, testEntry(ledger, id, { payload: whole }));
+    }
+    await readEntries(bookie, 1, 0, { maxEntries: 1 });
+    await readEntries(bookie, 1, 1, { maxEntries: 1 });
+    let reads = 0;
+    subject.disk.before = ({ operation }) => {
+      if (operation === 'read') reads++;
+    };
+    const readsOf: number[] = [];
+    for (const id of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]) {
+      clock.advance(1);
+      const before = reads;
+      await readEntries(bookie, 2, id, { maxEntries: 1 });
+      readsOf.push(reads - before);
+    }
+    // One by one, until that was as much as there is room for; then ahead, and out of that.
+    expect(readsOf).toEqual([1, 1, 1, 1, 1, 1, 4, 0, 0, 0]);
     await bookie.close();
   });
 

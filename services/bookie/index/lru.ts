@@ -8,11 +8,6 @@ export class LruCache<Key, Value> {
     this.#capacity = capacityBytes;
   }
 
-  /** What it holds, in bytes. */
-  get bytes(): number {
-    return this.#bytes;
-  }
-
   get(key: Key): Value | undefined {
     const item = this.#items.get(key);
     if (item === undefined) return undefined;
@@ -30,14 +25,6 @@ export class LruCache<Key, Value> {
     for (const oldest of this.#items.keys()) {
       if (this.#bytes <= this.#capacity) break;
       this.delete(oldest);
-    }
-  }
-
-  /** Forgets those that were not used for the longest time, as long as `old` says so of them. */
-  deleteWhile(old: (value: Value) => boolean): void {
-    for (const [key, { value }] of this.#items) {
-      if (!old(value)) return;
-      this.delete(key);
     }
   }
 
