@@ -2,6 +2,7 @@
  * One producer of a publish stream: batches wait while it is being opened, receipts go out in the order of the batches,
  * and after a batch that failed the later ones are refused until it is opened again.
  */
+import { assert } from '../../lib/assert.ts';
 import { Deque } from '../../lib/collections/deque.ts';
 import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import { decodeBlock } from '../../wire/block.ts';
@@ -64,7 +65,9 @@ export class ProducerSession {
   }
 
   /** It is granted, and the client has been told. */
-  opened(producer: TopicProducer): void {
+  opened(): void {
+    const producer = this.#producer;
+    assert(producer !== undefined, 'a producer is granted before it is open');
     this.#open = true;
     for (let next = this.#waiting.shift(); next !== undefined && !this.#gone; next = this.#waiting.shift()) {
       this.#submit(producer, next.batch, next.receivedAt);

@@ -224,7 +224,7 @@ export class PublishSession {
         kind: 'opened',
         opened: lastSequenceId === undefined ? opened : { ...opened, lastSequenceId },
       });
-      session.opened(producer);
+      session.opened();
     } catch (error) {
       if (session.gone) return;
       this.#forget(number);

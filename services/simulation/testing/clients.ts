@@ -73,11 +73,14 @@ export class ProducerClient {
       if (session.gone) return;
       const onClosed = (error: MagnetarError): void => session.end(error);
       const producer = topic.publisher.attach({ name: this.#name, instance: this.#instance, onClosed });
+      session.granted(producer);
+      await producer.settled();
+      if (session.gone) return;
       const newest = this.#newest;
       if (newest !== undefined && (producer.lastSequenceId ?? -1n) < BigInt(newest.first + newest.count - 1)) {
         this.#history.violation(`${this.#name}: the broker knows of ${producer.lastSequenceId} alone`);
       }
-      session.opened(producer);
+      session.opened();
       line.open = true;
       const again = this.#unconfirmed.slice(); // a receipt may come at once
       for (const sent of again) this.#submit(line, sent);
