@@ -251,20 +251,10 @@ export class ProtoWriter {
 }
 
 /** How many fields a message may have, with those of its submessages and each number of packed ones. */
-export class FieldLimit {
-  readonly #most: number;
-  #read = 0;
-
-  constructor(most: number) {
-    this.#most = most;
-  }
-
-  /** Another one is read. @throws PROTOCOL_VIOLATION */
-  count(): void {
-    if (++this.#read > this.#most) {
-      throw new MagnetarError('PROTOCOL_VIOLATION', `a message has more than ${this.#most} fields and numbers`);
-    }
-  }
+export interface FieldLimit {
+  readonly most: number;
+  /** How many more may be read. */
+  left: number;
 }
 
 /**
@@ -305,7 +295,8 @@ export class ProtoReader {
   /** Reads the next tag. False at the end of the message. */
   next(): boolean {
     if (this.#at >= this.#end) return false;
-    this.#limit?.count();
+    const limit = this.#limit;
+    if (limit !== undefined && --limit.left < 0) throw tooManyFields(limit);
     const tag = this.rawVarint();
     if (tag < 128 && tag > 7) {
       this.wireType = tag & 7;
@@ -456,8 +447,9 @@ export class ProtoReader {
       return;
     }
     const reader = this.message();
+    const limit = this.#limit;
     while (!reader.done) {
-      this.#limit?.count();
+      if (limit !== undefined && --limit.left < 0) throw tooManyFields(limit);
       into.push(reader.rawVarint());
     }
   }
@@ -485,4 +477,8 @@ export class ProtoReader {
     }
     if (this.#at > this.#end) this.#cut();
   }
+}
+
+function tooManyFields({ most }: FieldLimit): MagnetarError {
+  return new MagnetarError('PROTOCOL_VIOLATION', `a message has more than ${most} fields and numbers`);
 }

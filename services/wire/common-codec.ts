@@ -1,6 +1,6 @@
 /** Codecs of what all frames share: `proto/magnetar/v1/common.proto`, message ids, and helpers of the frame codecs. */
 import type { ProtoWriter } from '../lib/bytes.ts';
-import { FieldLimit, ProtoReader, varintSize } from '../lib/bytes.ts';
+import { ProtoReader, varintSize } from '../lib/bytes.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, LedgerId, MessageIndex, SequenceId } from '../lib/ids.ts';
 import type { ClientHello, Credit, ServerHello, WireError, WireMessageId } from './frames.ts';
@@ -20,7 +20,7 @@ export const FRAME_FIELDS = 262_144;
 
 /** A reader of what a client sends, for `nextItem`. */
 export function frameReader(bytes: Buffer): ProtoReader {
-  return new ProtoReader(bytes, 0, bytes.length, new FieldLimit(FRAME_FIELDS));
+  return new ProtoReader(bytes, 0, bytes.length, { most: FRAME_FIELDS, left: FRAME_FIELDS });
 }
 
 /** As the reader's `next`, for the items of a frame, of which `before` were read. @throws PROTOCOL_VIOLATION for too many */
