@@ -284,7 +284,7 @@ describe('what it says when it cannot', () => {
       expect(code).toBe(1);
     });
     expect(await failed('topics', 'list', '--admin-url', `http://127.0.0.1:${server.port}`)).toMatch(
-      /cannot be reached/,
+      /does not speak HTTP; name a broker's HTTP side with --admin-url/,
     );
   });
 

@@ -1,7 +1,7 @@
 /** The command line over the built program and a real server: what goes in comes out, and says where it is. */
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { rm, writeFile } from 'node:fs/promises';
+import { open, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
@@ -181,6 +181,25 @@ describe.concurrent('input and output', () => {
     const stdout = await done(['consume', topic, '-s', 's', '--exit-at-end'], limited);
     expect(stdout.length).toBe(line.length * 100_000);
     await rm(file);
+  });
+
+  test('an output that cannot be written is said, and is a failure, of every command', async () => {
+    const topic = newTopic();
+    await done(['produce', topic, '-m', 'a']);
+    await using output = await open('/dev/full', 'w');
+    for (const args of [
+      ['read', topic, '--exit-at-end'],
+      ['produce', topic, '-m', 'b', '--ids'],
+      ['admin', 'topics', 'list', '--admin-url', server.adminUrl],
+      ['perf', 'produce', topic, '--duration', '0.1', '-o', 'json'],
+    ]) {
+      const { code, stderr } = await run(args, { output });
+      expect([args[0], code, stderr.split('\n').filter((line) => line.startsWith('magnetar:'))]).toEqual([
+        args[0],
+        1,
+        ['magnetar: cannot write the output (ENOSPC)'],
+      ]);
+    }
   });
 
   test('a reader that goes away ends the command quietly', async () => {

@@ -220,6 +220,10 @@ describe('what it does not look into', () => {
     try {
       const nothing = await inspect(path.join(folder, 'nothing'));
       expect([nothing.code, nothing.stderr]).toEqual([2, expect.stringContaining('there is no folder') as string]);
+      const file = path.join(folder, 'file');
+      await writeFile(file, '');
+      const no = await inspect(file);
+      expect([no.code, no.stderr]).toEqual([2, expect.stringContaining(`${file} is no folder`) as string]);
       const other = await inspect(folder);
       expect([other.code, other.stderr]).toEqual([2, expect.stringContaining('is neither a data folder') as string]);
       await writeFile(path.join(folder, 'VERSION'), 'magnetar data folder 99\n');

@@ -75,6 +75,13 @@ describe('at full speed', () => {
     expect(await messagesOf('full')).toBe(produced.messages);
   });
 
+  test('says when the time was over before the end of the topic', async () => {
+    await perf('produce', 'cut', '--duration', '0.2');
+    const { sum, stderr } = await perfSaying('consume', 'cut', '--duration', '0.001');
+    expect(sum.messages).toBeLessThan(await messagesOf('cut'));
+    expect(stderr).toBe('stopped after 0.001 s, before the end; --duration gives it more time\n');
+  });
+
   test('what is consumed on a subscription of one’s own is acknowledged; each consumer gets everything', async () => {
     const { messages } = await perf('produce', 'own', '--duration', '0.2', '--size', '1000', '--compression', 'zstd');
     const blocks = await storedBlocks(server.port, 'own');

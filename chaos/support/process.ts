@@ -4,7 +4,7 @@
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { type FileHandle, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -235,12 +235,14 @@ export interface CommandOptions {
   /** Killed, and that is an error, after so long. */
   readonly timeoutMs?: number;
   readonly folder?: string;
+  /** A file that is stdout; by default it is collected. */
+  readonly output?: FileHandle;
 }
 
 /** A command under way. */
 export function spawnCommand(args: readonly string[], options: CommandOptions = {}): ChildProcess {
   const child = spawn(process.execPath, [PROGRAM, ...args], {
-    stdio: ['pipe', 'pipe', 'pipe'],
+    stdio: ['pipe', options.output?.fd ?? 'pipe', 'pipe'],
     env: environmentOf(options.env),
     cwd: options.folder,
   });
@@ -253,13 +255,13 @@ export function spawnCommand(args: readonly string[], options: CommandOptions = 
 export async function runCommand(args: readonly string[], options: CommandOptions = {}): Promise<CommandResult> {
   const child = spawnCommand(args, options);
   const { stdin, stdout, stderr } = child;
-  if (stdin === null || stdout === null || stderr === null) throw new Error('a command has pipes');
+  if (stdin === null || stderr === null) throw new Error('a command has pipes');
   const closed = once(child, 'close') as Promise<[number | null]>;
   stdin.on('error', () => {}); // the command may end without reading everything
   stdin.end(options.input ?? '');
   const out: Buffer[] = [];
   const errors: Buffer[] = [];
-  stdout.on('data', (chunk: Buffer) => out.push(chunk));
+  stdout?.on('data', (chunk: Buffer) => out.push(chunk));
   stderr.on('data', (chunk: Buffer) => errors.push(chunk));
   const timeoutMs = options.timeoutMs ?? 30_000;
   let late = false;

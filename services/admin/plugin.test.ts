@@ -340,6 +340,15 @@ describe('errors', () => {
     expect([broken.statusCode, broken.json()]).toEqual([400, reason(/JSON/)]);
   });
 
+  test('name what a path takes, where it is not the method of the request', async () => {
+    for (const method of ['PATCH', 'OPTIONS'] as const) {
+      const answer = await app.inject({ method, url: '/admin/v2/tenants/t' });
+      const text = `${method} is not what /admin/v2/tenants/t takes; it takes GET, HEAD, PUT, POST, DELETE`;
+      expect([answer.statusCode, answer.json()]).toEqual([405, reason(text)]);
+      expect(answer.headers.allow).toBe('GET, HEAD, PUT, POST, DELETE');
+    }
+  });
+
   test('a page of another site changes nothing, and reads nothing that a browser would show it', async () => {
     await setUp();
     const foreign = { origin: 'http://evil.example', host: '127.0.0.1:8080' };
@@ -398,12 +407,17 @@ describe('the document', () => {
 
   test('what is refused before it comes to us has a status that is listed', async () => {
     const url = `${T}/a`;
-    const send = async (headers: Record<string, string>, payload: string): Promise<number> =>
-      (await app.inject({ method: 'PUT', url, payload, headers })).statusCode;
-    expect(await send({ 'content-type': 'application/json' }, '{')).toBe(400);
-    expect(await send({ 'content-type': 'application/json' }, `"${'x'.repeat(2_000_000)}"`)).toBe(413);
-    expect(await send({ 'content-type': 'image/png' }, 'x')).toBe(415);
-    expect(await send({ origin: 'http://evil.example' }, '')).toBe(403);
+    const send = async (headers: Record<string, string>, payload: string): Promise<[number, unknown]> => {
+      const answer = await app.inject({ method: 'PUT', url, payload, headers });
+      return [answer.statusCode, answer.json()];
+    };
+    const json = { 'content-type': 'application/json' };
+    expect(await send(json, '{')).toEqual([400, reason(/JSON/)]);
+    const large = `"${'x'.repeat(2_000_000)}"`;
+    expect(await send(json, large)).toEqual([413, reason('the body has more than 1048576 bytes')]);
+    const picture = 'content-type is "image/png"; it must be application/json';
+    expect(await send({ 'content-type': 'image/png' }, 'x')).toEqual([415, reason(picture)]);
+    expect(await send({ origin: 'http://evil.example' }, '')).toEqual([403, reason(/evil/)]);
   });
 
   test('names every route, with a summary, tags, parameters and responses', async () => {

@@ -4,7 +4,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import type { FastifyInstance, FastifyPluginAsync, FastifyRequest } from 'fastify';
 import type { Logger } from '../runtime/logger.ts';
 import { clusterRoutes } from './cluster-routes.ts';
-import { answerErrors } from './errors.ts';
+import { answerErrors, refuseOtherMethods } from './errors.ts';
 import { namespaceRoutes } from './namespace-routes.ts';
 import type { Administration } from '../wire/administration.ts';
 import { type IsoTime } from './stats-json.ts';
@@ -96,12 +96,14 @@ export function adminPlugin({ administration, logger, version, isoTime }: AdminO
         acceptEmptyBodies(api);
         // The schemas of answers are for the document; compiling serializers of them would cost more than it gains.
         api.setSerializerCompiler(() => (data) => JSON.stringify(data));
+        const refuseOthers = refuseOtherMethods(api);
         tenantRoutes(api, administration);
         namespaceRoutes(api, administration);
         topicRoutes(api, administration);
         statsRoutes(api, administration, isoTime);
         subscriptionRoutes(api, administration);
         clusterRoutes(api, administration);
+        refuseOthers();
       },
       { prefix: PREFIX },
     );

@@ -65,7 +65,7 @@ describe('the client of the REST API', () => {
     [302, ''],
   ])('something else at the port is told from a broker (%d %s)', async (status, body) => {
     expect(await message(clientOf(response(status, body)).get('x'))).toBe(
-      `UNAVAILABLE: http://127.0.0.1:8080 answers with status ${status}, and not as the HTTP side of a Magnetar broker does; name that with --admin-url`,
+      `UNAVAILABLE: http://127.0.0.1:8080 answers with status ${status}, and not as the HTTP side of a Magnetar broker does; name a broker's HTTP side with --admin-url`,
     );
   });
 

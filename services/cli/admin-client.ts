@@ -22,6 +22,11 @@ function platformText(error: unknown): string {
   return oneLine([...new Set(texts)].join(', '));
 }
 
+/** True when something answers, and what it says is no HTTP: Node's parser gives codes of its own. */
+function isNoHttp(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && String(error.code).startsWith('HPE_');
+}
+
 export class AdminClient {
   readonly #shell: Shell;
   readonly #url: string;
@@ -59,6 +64,7 @@ export class AdminClient {
     try {
       response = await this.#shell.http({ method, url, body: text, timeoutMs: TIMEOUT_MS });
     } catch (error) {
+      if (isNoHttp(error)) throw this.#other('does not speak HTTP');
       const why = `the broker's HTTP side at ${this.#url} cannot be reached (${platformText(error)})`;
       throw new MagnetarError('UNAVAILABLE', `${why}; start it, or name another one with --admin-url`, {
         cause: error,
@@ -83,7 +89,10 @@ export class AdminClient {
   }
 
   #stranger({ status }: HttpResponse): MagnetarError {
-    const text = `${this.#url} answers with status ${status}, and not as the HTTP side of a Magnetar broker does`;
-    return new MagnetarError('UNAVAILABLE', `${text}; name that with --admin-url`);
+    return this.#other(`answers with status ${status}, and not as the HTTP side of a Magnetar broker does`);
+  }
+
+  #other(what: string): MagnetarError {
+    return new MagnetarError('UNAVAILABLE', `${this.#url} ${what}; name a broker's HTTP side with --admin-url`);
   }
 }

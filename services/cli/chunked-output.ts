@@ -1,4 +1,5 @@
 import type { Writable } from 'node:stream';
+import { MagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 
 const CHUNK_BYTES = 262_144;
@@ -10,6 +11,21 @@ export class OutputClosed extends Error {
     super('nobody reads the output any more');
     this.name = 'OutputClosed';
   }
+}
+
+function isClosed(error: Error): boolean {
+  return 'code' in error && (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED');
+}
+
+/** The output takes no more, such as a file on a full disk. */
+function cannotWriteOutput(error: Error): MagnetarError {
+  const text = `cannot write the output (${'code' in error ? String(error.code) : error.message})`;
+  return new MagnetarError('UNAVAILABLE', text, { cause: error });
+}
+
+/** What is to be said of an error of stdout; undefined: nothing, its reader has gone away. */
+export function outputFailure(error: Error): MagnetarError | undefined {
+  return isClosed(error) ? undefined : cannotWriteOutput(error);
 }
 
 /**
@@ -139,8 +155,7 @@ export class ChunkedOutput<Tag = undefined> {
   }
 
   #fail(error: Error): void {
-    const closed = 'code' in error && (error.code === 'EPIPE' || error.code === 'ERR_STREAM_DESTROYED');
-    this.#failure ??= closed ? new OutputClosed() : error;
+    this.#failure ??= isClosed(error) ? new OutputClosed() : cannotWriteOutput(error);
     const waiters = this.#waiters;
     this.#waiters = [];
     for (const waiter of waiters) waiter.reject(this.#failure);

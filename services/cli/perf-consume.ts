@@ -98,6 +98,7 @@ export async function perfConsume(shell: Shell, options: PerfConsumeOptions): Pr
     const { signal, stop } = timeLimit(shell, duration);
     const drains = open.map(async (consumer) => await new Drain(shell, consumer, report).run(follow, signal));
     const outcomes = await Promise.allSettled(drains);
+    const isCut = signal.aborted && !follow && !shell.interrupted.aborted;
     stop();
     const figures = await report.end();
     report.print(figures, options.output, {
@@ -106,6 +107,7 @@ export async function perfConsume(shell: Shell, options: PerfConsumeOptions): Pr
       topic,
       consumers,
     });
+    if (isCut) shell.stderr.write(`stopped after ${duration} s, before the end; --duration gives it more time\n`);
     const failed = outcomes.find((outcome) => outcome.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
     if (options.subscription === undefined)

@@ -37,6 +37,7 @@ describe('parseFrom', () => {
     '-m',
     '-10',
     '1e3',
+    '1764403200', // seconds
   ])('%s is refused', (text) => {
     expect(from(text)).toBeUndefined();
   });

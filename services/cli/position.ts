@@ -9,12 +9,13 @@ export type From =
 
 /** What is allowed after `--from`, for error messages and help. */
 export const FROM_ALLOWED =
-  'earliest, latest, a message id (ledger:entry:batch), or a time: 2026-11-20T08:30:00Z, milliseconds since 1970, or how long ago, such as -10m (ms, s, m, h, d, w)';
+  'earliest, latest, a message id (ledger:entry:batch), or a time: 2026-11-20T08:30:00Z, milliseconds since 1970 (12 digits or more), or how long ago, such as -10m (ms, s, m, h, d, w)';
 
 const ID = /^(\d{1,16}):(\d{1,16}):(\d{1,10})(?::(\d{1,10}))?$/;
 const UINT32_MAX = 4_294_967_295;
 const AGO = /^-(\d{1,12})(ms|s|m|h|d|w)$/;
-const MILLISECONDS = /^\d{1,16}$/;
+/** A time of which the year is worth to be named: what is smaller was meant as seconds. */
+const MILLISECONDS = /^(0|[1-9]\d{11,15})$/;
 const UNIT_MS: Readonly<Record<string, number>> = {
   ms: 1,
   s: 1_000,

@@ -1,4 +1,6 @@
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { fileURLToPath } from 'node:url';
@@ -95,6 +97,17 @@ describe('a broker that is not there', () => {
       expect(error.retryable).toBe(true);
       expect(error.message).toContain(`cannot reach the broker at ${serviceUrl}: connection refused; is it running?`);
     }
+  });
+
+  test('is told from something that does not speak gRPC', async () => {
+    const http = createHttpServer((_request, response) => response.end('hello'));
+    await once(http.listen(0, '127.0.0.1'), 'listening');
+    const { port } = http.address() as AddressInfo;
+    await using client = new Client({ serviceUrl: `grpc://127.0.0.1:${port}`, operationTimeoutMs: 300 });
+    expect((await rejection(client.createReader({ topic: 't' }))).message).toContain(
+      `what answers there does not speak gRPC; name the port that is for apps`,
+    );
+    http.close();
   });
 
   test('is found when it comes in time', async () => {

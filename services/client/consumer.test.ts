@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { MessageIndex } from '../lib/ids.ts';
 import { Client } from './client.ts';
@@ -6,6 +7,7 @@ import type { Message } from './message.ts';
 import { MessageId } from './message-id.ts';
 import type { ConsumerOptions, ReaderOptions } from './options.ts';
 import type { Reader } from './reader.ts';
+import type { ReceiveOptions } from './receiving.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
 import { endOf, numbered, rejection } from './testing/steps.ts';
 
@@ -158,6 +160,30 @@ describe('receiving', () => {
     await first.close();
     const second = await subscribe();
     expect(await drain(second.messages({ untilEnd: true }))).toEqual(['m0', 'm1', 'm2', 'm3']);
+  });
+
+  test('what is no option is named', async () => {
+    const consumer = await subscribe();
+    for (const [options, said] of [
+      [100, 'options is 100; it must be an object with signal, timeoutMs'],
+      [{ timeout: 5 }, 'options has no field "timeout"; it has signal, timeoutMs'],
+      [{ timeoutMs: '5' }, 'timeoutMs is "5"; it must be an integer from 0 to 86400000'],
+    ] as const) {
+      expect(await rejection(consumer.receive(options as ReceiveOptions))).toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        message: said,
+      });
+    }
+    const iterate = (options: object) => () => consumer.messages(options);
+    expect(iterate({ untilend: true })).toThrow('options has no field "untilend"; it has signal, untilEnd');
+    expect(iterate({ untilEnd: 1 })).toThrow('untilEnd is 1; it must be true or false');
+  });
+
+  test('a message is printed with what it says', async () => {
+    await publish(['hello'], 1);
+    const printed = inspect(await (await subscribe()).receive());
+    expect(printed).toMatch(/messageId: '\d+:0:0'/);
+    expect(printed).toContain('data: <Buffer 68 65 6c 6c 6f>');
   });
 
   test('an iteration ends when its signal aborts', async () => {

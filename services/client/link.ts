@@ -4,11 +4,14 @@ import { MagnetarError } from '../lib/errors.ts';
 import { clientOptions, openStream } from '../wire/server.ts';
 import type { StreamMethod } from '../wire/services.ts';
 import type { FailedStatus } from '../wire/status.ts';
-import { fromStatus } from '../wire/status.ts';
+import { fromStatus, NO_GRPC } from '../wire/status.ts';
 import type { ServiceUrl } from './service-url.ts';
 
 /** A stream to the broker, as gRPC gives it: it takes frames and gives bytes. */
 export type WireStream<Request> = ClientDuplexStream<Request, Buffer>;
+
+const START = 'is it running? npx magnetar standalone starts one';
+const OTHER_PORT = 'name the port that is for apps, by default 7650';
 
 /** A client's way to its broker. It connects when the first stream is opened. */
 export class Link {
@@ -41,7 +44,8 @@ export class Link {
     const found = fromStatus(error);
     if (found.code !== 'UNAVAILABLE' || Object.keys(found.details).length > 0) return found;
     const reason = found.message.replace(/^cannot connect to \S+: /, '');
-    const text = `cannot reach the broker at ${this.url.text}: ${reason}; is it running? npx magnetar standalone starts one`;
+    const advice = reason === NO_GRPC ? OTHER_PORT : START;
+    const text = `cannot reach the broker at ${this.url.text}: ${reason}; ${advice}`;
     return new MagnetarError('UNAVAILABLE', text, { cause: found });
   }
 

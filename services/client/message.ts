@@ -1,3 +1,4 @@
+import { inspect } from 'node:util';
 import type { MessageTable } from '../wire/block.ts';
 import { MessageId } from './message-id.ts';
 
@@ -114,3 +115,12 @@ export class Message {
     return this.#entry.topic;
   }
 }
+
+/** What `console.log` prints of a message; of getters it prints nothing. */
+function shown(this: Message): unknown {
+  const { topic, messageId, index, key, properties, data, publishTime, producerName, redeliveryCount } = this;
+  const place = { topic, messageId: messageId.toString(), index };
+  return { ...place, key, properties, data, publishTime, producerName, redeliveryCount };
+}
+
+Object.defineProperty(Message.prototype, inspect.custom, { value: shown });

@@ -2,7 +2,7 @@ import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, deferred, onAbort } from './abort.ts';
-import { checkInteger } from './check.ts';
+import { checkBoolean, checkFields, checkInteger } from './check.ts';
 import { findEnd } from './end-probe.ts';
 import type { IterationOptions } from './iteration.ts';
 import { Iteration } from './iteration.ts';
@@ -11,6 +11,7 @@ import type { Receiver } from './receiver.ts';
 import type { Taker } from './takers.ts';
 
 const HIGHEST_MS = 86_400_000;
+const RECEIVE_FIELDS = ['signal', 'timeoutMs'];
 
 /** How long `receive` and `readNext` wait. */
 export interface ReceiveOptions extends WaitOptions {
@@ -25,10 +26,10 @@ export interface ReceiveOptions extends WaitOptions {
 export function receiveFrom(receiver: Receiver, options: ReceiveOptions | undefined): Promise<Message> {
   if (receiver.refusal !== undefined) return Promise.reject(receiver.refusal);
   if (options !== undefined) {
-    const { signal, timeoutMs } = options;
-    if (signal?.aborted === true) return Promise.reject(abortReason(signal));
     try {
+      const { signal, timeoutMs } = checkFields('options', options, RECEIVE_FIELDS);
       checkInteger('timeoutMs', timeoutMs, { fallback: HIGHEST_MS, lowest: 0, highest: HIGHEST_MS });
+      if (signal?.aborted === true) return Promise.reject(abortReason(signal));
     } catch (error) {
       return Promise.reject(toMagnetarError(error));
     }
@@ -71,9 +72,10 @@ async function waitFor(receiver: Receiver, { signal, timeoutMs }: ReceiveOptions
   }
 }
 
-/** An iteration over the messages of a receiver. */
+/** An iteration over the messages of a receiver. @throws MagnetarError INVALID_ARGUMENT */
 export function iterate(receiver: Receiver, options: IterationOptions = {}): Iteration {
   const { channel, config } = receiver;
-  const end = options.untilEnd === true ? () => findEnd(channel, config.topic) : undefined;
+  checkFields('options', options, ['signal', 'untilEnd']);
+  const end = checkBoolean('untilEnd', options.untilEnd, false) ? () => findEnd(channel, config.topic) : undefined;
   return new Iteration(receiver, options.signal, end);
 }

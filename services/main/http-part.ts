@@ -5,6 +5,7 @@ import type { Logger } from '../runtime/logger.ts';
 
 /** A name of 255 characters, each of them percent-encoded UTF-8, fits into a path. */
 const MAX_PARAMETER_CHARACTERS = 4_096;
+const READS = 'GET, HEAD';
 const INTERNAL = { code: 'INTERNAL', message: 'the server could not answer; its log says why' };
 
 /** Part of what is served, beside the probes. */
@@ -31,6 +32,13 @@ export function sendJson(response: ServerResponse, status: number, body: unknown
 /** What is said of a path that nothing is at. */
 export function nothingAt({ method, url }: Pick<IncomingMessage, 'method' | 'url'>): unknown {
   return { code: 'NOT_FOUND', message: `there is nothing at ${method} ${url}` };
+}
+
+/** Answers a request whose method is not one that a read-only path takes. */
+export function refuseMethod({ method, url }: IncomingMessage, response: ServerResponse): void {
+  response.setHeader('allow', READS);
+  const message = `${method} is not what ${url} takes; it takes ${READS}`;
+  sendJson(response, 405, { code: 'INVALID_ARGUMENT', message });
 }
 
 /** A part that is loaded when it is needed. */
@@ -67,6 +75,10 @@ export class LazyPart {
     const { fastify } = await import('fastify');
     const app = fastify({
       logger: false,
+      // A path that cannot be decoded does not come to a part, whose errors may have either shape.
+      frameworkErrors: ({ statusCode = 400, message }, _request, reply) => {
+        sendJson(reply.raw, statusCode, { code: 'INVALID_ARGUMENT', message, reason: message });
+      },
       routerOptions: { maxParamLength: MAX_PARAMETER_CHARACTERS },
       ajv: { customOptions: { keywords: ['example'] } }, // in schemas that OpenAPI shows, too
     });

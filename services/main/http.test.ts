@@ -26,6 +26,12 @@ test('serves health, readiness as it changes, and the version', async () => {
       404,
       { code: 'NOT_FOUND', message: 'there is nothing at GET /nothing' },
     ]);
+    const posted = await fetch(`http://127.0.0.1:${http.port}/healthz`, { method: 'POST' });
+    expect([posted.status, posted.headers.get('allow'), await posted.json()]).toEqual([
+      405,
+      'GET, HEAD',
+      { code: 'INVALID_ARGUMENT', message: 'POST is not what /healthz takes; it takes GET, HEAD' },
+    ]);
   } finally {
     await http.close();
     await http.close();
@@ -62,6 +68,8 @@ test('a part is loaded once, by the first request for it', async () => {
     const broken = { code: 'INTERNAL', message: 'the server could not answer; its log says why' };
     expect(await get(http, '/broken')).toEqual([500, broken]);
     expect((await get(http, '/greeting/a/b'))[0]).toBe(404);
+    const text = "'/greeting/%ff' is not a valid url component";
+    expect(await get(http, '/greeting/%ff')).toEqual([400, { code: 'INVALID_ARGUMENT', message: text, reason: text }]);
   } finally {
     await http.close();
   }

@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import { MagnetarError } from '../lib/errors.ts';
 import type { Logger } from '../runtime/logger.ts';
-import { type HttpPart, LazyPart, nothingAt, sendJson } from './http-part.ts';
+import { type HttpPart, LazyPart, nothingAt, refuseMethod, sendJson } from './http-part.ts';
 
 const HOST = '127.0.0.1';
 const CLOSE_MS = 2_000;
@@ -80,9 +80,11 @@ export async function startHttp(options: HttpOptions): Promise<HttpServer> {
   const parts = options.parts.map((part) => new LazyPart(part, logger));
   const server = createServer({ requestTimeout: REQUEST_MS }, (request, response) => {
     const path = request.url?.split('?', 1)[0] ?? '';
-    const probe = request.method === 'GET' || request.method === 'HEAD' ? probes.get(path) : undefined;
+    const probe = probes.get(path);
+    const isRead = request.method === 'GET' || request.method === 'HEAD';
     const part = parts.find((each) => each.serves(path));
-    if (probe !== undefined) sendJson(response, ...probe());
+    if (probe !== undefined && isRead) sendJson(response, ...probe());
+    else if (probe !== undefined) refuseMethod(request, response);
     else if (part !== undefined) void part.answer(request, response);
     else sendJson(response, 404, nothingAt(request));
   });

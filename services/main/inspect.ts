@@ -46,6 +46,7 @@ export async function runInspect(shell: Shell, options: InspectOptions): Promise
 async function inspectFolder(folder: string): Promise<FolderReport> {
   const disk = readOnlyDisk;
   if (!(await disk.exists(folder))) throw new UsageError(`there is no folder ${folder}`, COMMAND);
+  if (!(await stat(folder)).isDirectory()) throw new UsageError(`${folder} is no folder`, COMMAND);
   const names = await disk.list(folder);
   if (names.includes('segments') || names.includes('cookie')) {
     await requireUnused(folder, path.join(folder, 'index'));

@@ -1,6 +1,7 @@
 /** The process: its signals, its exit code, and what it says when something went wrong that nobody foresaw. */
+import { outputFailure } from '../cli/chunked-output.ts';
 import { runProgram } from '../cli/program.ts';
-import { EXIT_FAILED } from '../cli/shell.ts';
+import { EXIT_DONE, EXIT_FAILED } from '../cli/shell.ts';
 import { MagnetarError } from '../lib/errors.ts';
 import { nodeShell } from './node-shell.ts';
 import { packageVersion } from './package-version.ts';
@@ -39,7 +40,11 @@ async function flushStdout(): Promise<void> {
 export async function main(args: readonly string[]): Promise<void> {
   process.on('uncaughtException', unforeseen);
   process.on('unhandledRejection', unforeseen);
-  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {}); // whoever writes is told
+  process.stderr.on('error', () => {}); // nobody is left to be told
+  let failure: MagnetarError | undefined;
+  process.stdout.on('error', (error: Error) => {
+    failure ??= outputFailure(error);
+  });
   const version = packageVersion();
   const code = await runProgram({
     args,
@@ -48,5 +53,7 @@ export async function main(args: readonly string[]): Promise<void> {
     addCommands: (toolkit) => addRoleCommands(toolkit, version),
   });
   await flushStdout();
-  process.exit(code);
+  if (failure === undefined || code !== EXIT_DONE) process.exit(code);
+  process.stderr.write(`magnetar: ${failure.message}\n`); // by a command that did not wait for its output
+  process.exit(EXIT_FAILED);
 }

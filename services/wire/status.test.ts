@@ -69,6 +69,10 @@ describe('statuses that gRPC itself makes', () => {
       'cannot connect to nowhere.invalid:7650: no such host',
     ],
     ['No connection established. Last error: connect EACCES /run/x.sock', 'cannot connect to /run/x.sock: EACCES'],
+    [
+      'No connection established. Last error: Protocol error (2026-01-01T00:00:00.000Z). Resolution note: ',
+      'what answers there does not speak gRPC',
+    ],
     ['Something else\nat line 2', 'Something else'],
   ])('%s', (raw, clean) => {
     expect(fromStatus({ code: status.UNAVAILABLE, details: raw }).message).toBe(clean);

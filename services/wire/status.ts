@@ -112,6 +112,9 @@ const reasons: Readonly<Record<string, string>> = {
   ETIMEDOUT: 'no answer',
 };
 
+/** What is said where something else than gRPC is at a port. */
+export const NO_GRPC = 'what answers there does not speak gRPC';
+
 /** grpc-js's text without its internals: the address and the reason, or its first line. */
 function plainText(text: string): string {
   const connect = CONNECT_FAILED.exec(text);
@@ -121,6 +124,7 @@ function plainText(text: string): string {
   }
   const resolution = RESOLUTION_FAILED.exec(text);
   if (resolution !== null) return `cannot connect to ${resolution[1] ?? ''}: no such host`;
+  if (/Last error: (?:Error: )?Protocol error/.test(text)) return NO_GRPC;
   const line = text.split('\n', 1)[0] ?? '';
   return line.replace(/\s*(?:Resolution note:|Last error:).*$/, '');
 }
