@@ -4,24 +4,19 @@ import type { MagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import {
   Buckets,
+  counter,
   ErrorCounts,
+  gauge,
   HOW_MANY,
-  LATENCY_MS,
   labelText,
+  LATENCY_MS,
   type Metric,
   type MetricSink,
   type MetricSource,
   RecentBuckets,
   SIZE_BYTES,
+  untyped,
 } from '../runtime/metrics.ts';
-
-function gauge(name: string, help: string): Metric {
-  return { name, type: 'gauge', help };
-}
-
-function untyped(name: string, help: string): Metric {
-  return { name, type: 'untyped', help };
-}
 
 const metrics = {
   status: gauge('bookie_SERVER_STATUS', '1 while the bookie takes entries, else 0.'),
@@ -29,12 +24,8 @@ const metrics = {
   read: { name: 'bookkeeper_server_READ_ENTRY_REQUEST', type: 'summary', help: 'Milliseconds of one read of entries.' },
   writtenBytes: untyped('bookie_WRITE_BYTES', 'Bytes of entries that were stored.'),
   readBytes: untyped('bookie_READ_BYTES', 'Bytes of entries that were read.'),
-  readEntries: { name: 'magnetar_bookie_read_entries_total', type: 'counter', help: 'Entries that were read.' },
-  errors: {
-    name: 'magnetar_bookie_errors_total',
-    type: 'counter',
-    help: 'What clients were refused, by operation and error code.',
-  },
+  readEntries: counter('magnetar_bookie_read_entries_total', 'Entries that were read.'),
+  errors: counter('magnetar_bookie_errors_total', 'What clients were refused, by operation and error code.'),
   sync: {
     name: 'bookie_journal_JOURNAL_SYNC',
     type: 'summary',

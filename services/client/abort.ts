@@ -1,5 +1,4 @@
 import { type ErrorCode, hasCode, MagnetarError } from '../lib/errors.ts';
-import type { Clock } from '../runtime/clock.ts';
 
 /** What every method that waits takes. */
 export interface WaitOptions {
@@ -34,17 +33,6 @@ export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal | u
     return await Promise.race([work, aborted.promise]);
   } finally {
     stop();
-  }
-}
-
-/** The outcome of `work`, or a rejection with what `late` makes after `ms`. The work itself goes on. */
-export async function withDeadline<T>(clock: Clock, ms: number, work: Promise<T>, late: () => Error): Promise<T> {
-  const expired = deferred<never>();
-  const timer = clock.after(ms, () => expired.reject(late()));
-  try {
-    return await Promise.race([work, expired.promise]);
-  } finally {
-    timer.cancel();
   }
 }
 

@@ -1,6 +1,7 @@
 import { MagnetarError } from '../lib/errors.ts';
+import { withDeadline } from '../runtime/deadline.ts';
 import type { WaitOptions } from './abort.ts';
-import { abortReason, unlessAborted, withDeadline } from './abort.ts';
+import { abortReason, unlessAborted } from './abort.ts';
 import { ConsumeChannel } from './consume-channel.ts';
 import { Consumer } from './consumer.ts';
 import { compressions } from '../wire/compression.ts';

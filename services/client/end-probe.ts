@@ -1,9 +1,10 @@
 import { MagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
+import { withDeadline } from '../runtime/deadline.ts';
 import type { Subscribed } from '../wire/frames.ts';
 import { fromWireError } from '../wire/status.ts';
 import type { Deferred } from './abort.ts';
-import { deferred, withDeadline } from './abort.ts';
+import { deferred } from './abort.ts';
 import type { ConsumeChannel, ConsumeMember } from './consume-channel.ts';
 import { reconnectDelay } from './stream-keeper.ts';
 

@@ -1,11 +1,12 @@
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import type { SequenceId } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
+import { withDeadline } from '../runtime/deadline.ts';
 import type { OutgoingRest } from '../wire/block.ts';
 import type { Compression } from '../wire/compression.ts';
 import type { Receipt } from '../wire/frames.ts';
 import type { WaitOptions } from './abort.ts';
-import { abortReason, codeOfTimeout, deferred, onAbort, unlessAborted, withDeadline } from './abort.ts';
+import { abortReason, codeOfTimeout, deferred, onAbort, unlessAborted } from './abort.ts';
 import type { Batch } from './batch.ts';
 import { Batcher } from './batcher.ts';
 import type { ProducerMessage } from './message.ts';

@@ -2,6 +2,7 @@ import { crc32c } from '../lib/crc32c.ts';
 import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
 import { messageIndex } from '../lib/ids.ts';
 import type { Timer } from '../runtime/clock.ts';
+import { withDeadline } from '../runtime/deadline.ts';
 import type {
   AckReceipt,
   CaughtUp,
@@ -15,7 +16,7 @@ import type {
 } from '../wire/frames.ts';
 import { fromWireError } from '../wire/status.ts';
 import type { Deferred } from './abort.ts';
-import { deferred, withDeadline } from './abort.ts';
+import { deferred } from './abort.ts';
 import { AckSender } from './ack-sender.ts';
 import type { ConsumeChannel, ConsumeMember } from './consume-channel.ts';
 import type { Message } from './message.ts';

@@ -1,14 +1,15 @@
 /** What a client of ledgers counts, and tells when it is scraped. */
-import { Buckets, LATENCY_MS, labelText, type Metric, type MetricSink, type MetricSource } from '../runtime/metrics.ts';
+import {
+  Buckets,
+  counter,
+  gauge,
+  labelText,
+  LATENCY_MS,
+  type Metric,
+  type MetricSink,
+  type MetricSource,
+} from '../runtime/metrics.ts';
 import type { BookieLane } from './bookie-lane.ts';
-
-function gauge(name: string, help: string): Metric {
-  return { name, type: 'gauge', help };
-}
-
-function counter(name: string, help: string): Metric {
-  return { name, type: 'counter', help };
-}
 
 const metrics = {
   append: {

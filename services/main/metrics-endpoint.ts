@@ -4,12 +4,19 @@ import type { FastifyPluginAsync } from 'fastify';
 import type { Clock } from '../runtime/clock.ts';
 import { scrape, TEXT_FORMAT } from '../runtime/exposition.ts';
 import { LoopProbe } from '../runtime/loop-probe.ts';
-import { labelText, type LabelText, type Metric, type MetricSink, type MetricSource } from '../runtime/metrics.ts';
+import {
+  gauge,
+  labelText,
+  type LabelText,
+  type Metric,
+  type MetricSink,
+  type MetricSource,
+} from '../runtime/metrics.ts';
 import type { About } from './http.ts';
 import type { HttpPart } from './http-part.ts';
 
 const metrics = {
-  build: { name: 'magnetar_build_info', type: 'gauge', help: '1; the labels say which version runs, and on what.' },
+  build: gauge('magnetar_build_info', '1; the labels say which version runs, and on what.'),
   delay: {
     name: 'magnetar_event_loop_delay_seconds',
     type: 'histogram',

@@ -3,9 +3,10 @@ import { toMagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
 import {
   Buckets,
+  counter,
   ErrorCounts,
-  LATENCY_MS,
   labelText,
+  LATENCY_MS,
   type Metric,
   type MetricSink,
   type MetricSource,
@@ -28,16 +29,14 @@ const metrics = {
     type: 'histogram',
     help: 'How long the metadata store took to answer, by operation.',
   },
-  errors: {
-    name: 'magnetar_metadata_errors_total',
-    type: 'counter',
-    help: 'What the metadata store has failed with, by operation and error code.',
-  },
-  conflicts: {
-    name: 'magnetar_metadata_conflicts_total',
-    type: 'counter',
-    help: 'Transactions whose conditions did not hold: somebody else was first.',
-  },
+  errors: counter(
+    'magnetar_metadata_errors_total',
+    'What the metadata store has failed with, by operation and error code.',
+  ),
+  conflicts: counter(
+    'magnetar_metadata_conflicts_total',
+    'Transactions whose conditions did not hold: somebody else was first.',
+  ),
 } as const satisfies Readonly<Record<string, Metric>>;
 
 /** A metadata store that measures another one. */

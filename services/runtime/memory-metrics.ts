@@ -1,9 +1,5 @@
 import type { MemoryBudget } from './memory.ts';
-import { labelText, type Metric, type MetricSink, type MetricSource } from './metrics.ts';
-
-function gauge(name: string, help: string): Metric {
-  return { name, type: 'gauge', help };
-}
+import { gauge, labelText, type Metric, type MetricSink, type MetricSource } from './metrics.ts';
 
 const metrics = {
   total: gauge('magnetar_memory_budget_bytes', 'Bytes that the process may have in buffers.'),

@@ -17,6 +17,21 @@ export interface Metric {
   readonly help: string;
 }
 
+/** A count that only rises. */
+export function counter(name: string, help: string): Metric {
+  return { name, type: 'counter', help };
+}
+
+/** A figure that rises and falls. */
+export function gauge(name: string, help: string): Metric {
+  return { name, type: 'gauge', help };
+}
+
+/** A figure under a name of Pulsar's or BookKeeper's that breaks the conventions. */
+export function untyped(name: string, help: string): Metric {
+  return { name, type: 'untyped', help };
+}
+
 /** Labels as they stand between the braces of the text format; '' for none. */
 export type LabelText = string;
 

@@ -1,28 +1,16 @@
-import type { Metric, MetricSink, MetricSource } from '../runtime/metrics.ts';
+import { counter, gauge, type Metric, type MetricSink, type MetricSource, untyped } from '../runtime/metrics.ts';
 
 /** Pulsar's names of what a broker tells about its connections. */
 const pulsar = {
-  active: { name: 'pulsar_active_connections', type: 'gauge', help: 'gRPC connections that are open.' },
-  created: {
-    name: 'pulsar_connection_created_total_count',
-    type: 'untyped',
-    help: 'gRPC connections since the start.',
-  },
-  closed: { name: 'pulsar_connection_closed_total_count', type: 'untyped', help: 'gRPC connections that have ended.' },
+  active: gauge('pulsar_active_connections', 'gRPC connections that are open.'),
+  created: untyped('pulsar_connection_created_total_count', 'gRPC connections since the start.'),
+  closed: untyped('pulsar_connection_closed_total_count', 'gRPC connections that have ended.'),
 } as const satisfies Readonly<Record<string, Metric>>;
 
 const bookie = {
-  active: { name: 'magnetar_bookie_connections', type: 'gauge', help: 'gRPC connections that are open.' },
-  created: {
-    name: 'magnetar_bookie_connections_created_total',
-    type: 'counter',
-    help: 'gRPC connections since the start.',
-  },
-  closed: {
-    name: 'magnetar_bookie_connections_closed_total',
-    type: 'counter',
-    help: 'gRPC connections that have ended.',
-  },
+  active: gauge('magnetar_bookie_connections', 'gRPC connections that are open.'),
+  created: counter('magnetar_bookie_connections_created_total', 'gRPC connections since the start.'),
+  closed: counter('magnetar_bookie_connections_closed_total', 'gRPC connections that have ended.'),
 } as const satisfies Readonly<Record<string, Metric>>;
 
 /** The connections of a gRPC server. */

@@ -1,21 +1,22 @@
 /** What a broker tells about itself when it is scraped. */
-import { labelText, type Metric, type MetricSink, type MetricSource, Window } from '../../runtime/metrics.ts';
+import {
+  counter,
+  gauge,
+  labelText,
+  type Metric,
+  type MetricSink,
+  type MetricSource,
+  untyped,
+  Window,
+} from '../../runtime/metrics.ts';
 import type { EntryCache } from '../topic/entry-cache.ts';
 import type { Topic } from '../topic/topic.ts';
 import type { BrokerStats } from './broker-stats.ts';
 import { add, nothing, type Stand, standOf, tell } from './topic-figures.ts';
 import type { NamespaceTraffic } from './traffic.ts';
 
-function gauge(name: string, help: string): Metric {
-  return { name, type: 'gauge', help };
-}
-
-function counter(name: string, help: string): Metric {
-  return { name, type: 'counter', help };
-}
-
 const metrics = {
-  topics: { name: 'pulsar_topics_count', type: 'untyped', help: 'Topics that are open.' },
+  topics: untyped('pulsar_topics_count', 'Topics that are open.'),
   backlog: gauge('pulsar_subscription_back_log', 'Messages that a subscription has not acknowledged.'),
   unacked: gauge('pulsar_subscription_unacked_messages', 'Messages sent to the consumer and not acknowledged.'),
   rateOut: gauge('pulsar_subscription_msg_rate_out', 'Messages sent per second, over the last minute or so.'),

@@ -1,19 +1,7 @@
 /** The figures that topics have, and their sums over namespaces: Pulsar's names, which are the same for both. */
-import type { LabelText, Metric, MetricSink } from '../../runtime/metrics.ts';
+import { counter, gauge, type LabelText, type MetricSink, untyped } from '../../runtime/metrics.ts';
 import type { Topic } from '../topic/topic.ts';
 import type { Traffic } from './traffic.ts';
-
-function gauge(name: string, help: string): Metric {
-  return { name, type: 'gauge', help };
-}
-
-function counter(name: string, help: string): Metric {
-  return { name, type: 'counter', help };
-}
-
-function untyped(name: string, help: string): Metric {
-  return { name, type: 'untyped', help };
-}
 
 const metrics = {
   subscriptions: untyped('pulsar_subscriptions_count', 'Subscriptions of open topics.'),

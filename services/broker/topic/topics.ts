@@ -2,6 +2,7 @@
 import { hasCode, MagnetarError } from '../../lib/errors.ts';
 import { requireNamespace } from '../../metadata/namespaces.ts';
 import type { Timer } from '../../runtime/clock.ts';
+import { withDeadline } from '../../runtime/deadline.ts';
 import type { TopicName } from '../protocol/topic-name.ts';
 import { openTopic, type Topic, type TopicDependencies } from './topic.ts';
 import {
@@ -259,17 +260,8 @@ export class Topics {
 
   /** What a promise resolves with, or DEADLINE_EXCEEDED. */
   async #within<T>(work: Promise<T>, ms: number, what: string): Promise<T> {
-    const { clock } = this.#dependencies.environment;
-    let timer: Timer | undefined;
-    const late = new Promise<never>((_, reject) => {
-      const error = new MagnetarError('DEADLINE_EXCEEDED', `${what} takes longer than ${ms} ms`);
-      timer = clock.after(ms, () => reject(error));
-    });
-    try {
-      return await Promise.race([work, late]);
-    } finally {
-      timer?.cancel();
-    }
+    const late = (): Error => new MagnetarError('DEADLINE_EXCEEDED', `${what} takes longer than ${ms} ms`);
+    return await withDeadline(this.#dependencies.environment.clock, ms, work, late);
   }
 }
 
