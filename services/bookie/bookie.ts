@@ -459,6 +459,10 @@ function checkEntry(entry: AppendEntry): void {
     const text = `ledger ${ledgerId}, entry ${entryId}, last-add-confirmed ${lac}, length ${length}`;
     throw new MagnetarError('INVALID_ARGUMENT', `${text}: the last-add-confirmed must lie from -1 to below the entry`);
   }
+  // Rows and footers hold one more than the id of an entry.
+  if (entryId >= Number.MAX_SAFE_INTEGER) {
+    throw new MagnetarError('INVALID_ARGUMENT', `entry ${entryId} of ledger ${ledgerId} must be 2^53-2 at most`);
+  }
   const bytes = byteLength(payload);
   if (bytes !== payloadBytes) {
     throw new MagnetarError('INVALID_ARGUMENT', `payloadBytes is ${payloadBytes}; the pieces have ${bytes}`);

@@ -461,6 +461,7 @@ describe('arguments', () => {
     const bad = [
       testEntry(1, 0, { masterKey: Buffer.alloc(15) }),
       testEntry(1, 0, { lac: entryId(0) }),
+      testEntry(1, Number.MAX_SAFE_INTEGER), // the next start could not read its row
       { ...testEntry(1, 0), payloadBytes: 3 },
     ];
     for (const entry of bad)

@@ -210,6 +210,33 @@ describe('publishing', () => {
     expect(await receipts(next, 1)).toMatchObject([{ index: 2, duplicate: false }]);
   });
 
+  test('a half-closed stream ends when its producer is fenced while it waits for those', async () => {
+    const broker = await startWorld();
+    const old = await producer(broker, 'p', 'me');
+    const [bookie] = world.cluster.bookies;
+    const stored = new Gate();
+    const underWay = new Gate();
+    if (bookie === undefined) throw new Error('there is a bookie');
+    bookie.before = async ({ type }) => {
+      if (type !== 'append') return;
+      underWay.open();
+      await stored.passed;
+    };
+    old.send({ batches: [batch(1, 'p', 0, ['a'])] });
+    await underWay.passed;
+    const next = broker.publish();
+    next.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p', 'me')] });
+    next.halfClose();
+    await old.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]);
+    await producer(broker, 'other'); // the end of the stream came before
+    const last = broker.publish();
+    last.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p', 'me')] });
+    await next.until((frames) => frames.flatMap((f) => f.closed ?? [])[0]);
+    expect(await next.untilEnded()).toBeUndefined();
+    stored.open();
+    expect((await opened(last, 1)).error).toBeUndefined();
+  });
+
   test('a name is free as soon as its stream has ended', async () => {
     const broker = await startWorld();
     (await producer(broker, 'p')).cancel();

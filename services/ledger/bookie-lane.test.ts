@@ -71,6 +71,23 @@ function setUp(limits: Partial<LaneLimits> = {}): {
 }
 
 describe('a lane', () => {
+  test('keeps nothing that has failed for a bookie that hangs; what the bookie has is charged', () => {
+    const { lane, bookie, clock, outcomes, append, memory } = setUp({ inFlightEntries: 2 });
+    const bytes = testEntry(1, 0).payloadBytes;
+    const rounds = 20;
+    for (let round = 0; round < rounds; round++) {
+      for (let entry = 0; entry < 10; entry++) append(10 * round + entry);
+      clock.advance(13_000);
+    }
+    expect(outcomes).toEqual(Array(10 * rounds).fill('DEADLINE_EXCEEDED'));
+    expect([lane.pendingEntries, bookie.waiting.length, memory.usedBytes]).toEqual([2, 2, 2 * bytes]);
+    append(1_000);
+    append(1_001);
+    while (bookie.waiting.length > 0) bookie.answer();
+    expect(outcomes.slice(10 * rounds)).toEqual(['stored', 'stored', 'stored', 'stored']);
+    expect([lane.pendingEntries, memory.usedBytes]).toEqual([0, 0]);
+  });
+
   test('fails a copy at its deadline, and tells of an answer that comes later', () => {
     const { bookie, clock, outcomes, append } = setUp();
     append(0);

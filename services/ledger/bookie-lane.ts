@@ -39,6 +39,12 @@ interface Flight {
   lagging: boolean;
   /** Its deadline has passed: it is not worth sending (again). */
   expired: boolean;
+  /** The bookie has it. */
+  sent: boolean;
+  /** It failed in the queue, where it is passed over. */
+  dropped: boolean;
+  /** Its bytes are charged to the lane's memory: whoever sent it has been told what became of it. */
+  charged: boolean;
 }
 
 interface Read {
@@ -62,6 +68,8 @@ export class BookieLane {
   /** Copies that are to be sent, from `#head` on. */
   #queue: Flight[] = [];
   #head = 0;
+  /** Those of the queue that failed before they were sent. */
+  #dropped = 0;
   #paused = false;
 
   /** @param memory what copies are charged to that nobody else waits for any more */
@@ -74,8 +82,7 @@ export class BookieLane {
     const late = (ms: number): MagnetarError =>
       new MagnetarError('DEADLINE_EXCEEDED', `bookie ${bookie.id} did not answer within ${ms} ms`);
     this.#appendDeadlines = new Deadlines(environment.clock, limits.appendDeadlineMs, (flight) => {
-      flight.expired = true;
-      flight.copy.settled(late(limits.appendDeadlineMs));
+      this.#expire(flight, late(limits.appendDeadlineMs));
     });
     this.#readDeadlines = new Deadlines(environment.clock, limits.readDeadlineMs, (read) => {
       read.fail(late(limits.readDeadlineMs));
@@ -116,7 +123,7 @@ export class BookieLane {
       this.#environment.clock.nextTurn(() => copy.settled(new MagnetarError('QUEUE_FULL', message)));
       return;
     }
-    const flight: Flight = { copy, lagging: false, expired: false };
+    const flight: Flight = { copy, lagging: false, expired: false, sent: false, dropped: false, charged: false };
     this.#flights.set(copy, flight);
     this.#appendDeadlines.add(flight);
     this.#queue.push(flight);
@@ -128,7 +135,8 @@ export class BookieLane {
       const { entries, bytes } = this.#inFlight;
       if (entries >= this.#limits.inFlightEntries || bytes >= this.#limits.inFlightBytes) break;
       const flight = this.#queue[this.#head++] as Flight;
-      if (flight.expired) this.#land(flight);
+      if (flight.dropped) this.#dropped--;
+      else if (flight.expired) this.#land(flight);
       else this.#send(flight);
     }
     if (this.#head === this.#queue.length || this.#head > 1_024) {
@@ -137,8 +145,33 @@ export class BookieLane {
     }
   }
 
+  /** What has failed is not kept for a bookie that takes nothing, or is charged for as long as the bookie has it. */
+  #expire(flight: Flight, error: MagnetarError): void {
+    flight.expired = true;
+    if (flight.sent) this.#charge(flight);
+    else if (!flight.lagging) this.#drop(flight);
+    flight.copy.settled(error);
+  }
+
+  #drop(flight: Flight): void {
+    this.#land(flight);
+    flight.dropped = true;
+    this.#dropped++;
+    if (this.#dropped * 2 <= this.#queue.length - this.#head) return;
+    this.#queue = this.#queue.slice(this.#head).filter(({ dropped }) => !dropped);
+    this.#head = 0;
+    this.#dropped = 0;
+  }
+
+  #charge(flight: Flight): void {
+    if (flight.charged) return;
+    flight.charged = true;
+    this.#memory?.charge(flight.copy.entry.payloadBytes);
+  }
+
   #send(flight: Flight): void {
     const { entry } = flight.copy;
+    flight.sent = true;
     this.#inFlight.entries++;
     this.#inFlight.bytes += entry.payloadBytes;
     this.bookie.append(entry, (error) => {
@@ -146,6 +179,7 @@ export class BookieLane {
       this.#inFlight.bytes -= entry.payloadBytes;
       if (!flight.expired && hasCode(error, 'QUEUE_FULL')) {
         // It has more clients than it can serve just now, and has not stored it: no reason to fail a slot.
+        flight.sent = false;
         this.#queue.push(flight);
         this.#pause();
         return;
@@ -167,11 +201,9 @@ export class BookieLane {
   }
 
   #land(flight: Flight): void {
-    if (flight.lagging) {
-      const { payloadBytes } = flight.copy.entry;
-      this.#laggingBytes -= payloadBytes;
-      this.#memory?.give(payloadBytes);
-    }
+    const { payloadBytes } = flight.copy.entry;
+    if (flight.lagging) this.#laggingBytes -= payloadBytes;
+    if (flight.charged) this.#memory?.give(payloadBytes);
     this.#flights.delete(flight.copy);
     this.#appendDeadlines.remove(flight);
   }
@@ -182,7 +214,7 @@ export class BookieLane {
     if (flight === undefined || flight.lagging) return;
     flight.lagging = true;
     this.#laggingBytes += copy.entry.payloadBytes;
-    this.#memory?.charge(copy.entry.payloadBytes);
+    this.#charge(flight);
   }
 
   read(request: ReadEntries): Promise<readonly StoredEntry[]> {

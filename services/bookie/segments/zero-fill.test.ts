@@ -100,3 +100,30 @@ test('a probe writes at once, and tells why it could not', async () => {
   before = async () => await Promise.reject(full);
   await expect(fill.probe(MB)).rejects.toBe(full);
 });
+
+test('a chunk of a probe does not begin where a writer waits for its range', async () => {
+  const written: (() => void)[] = [];
+  before = async () => await new Promise((resolve) => written.push(resolve));
+  const fill = fillUpTo(64 * MB);
+  fill.want(FROM + 4 * MB, true);
+  const probing = fill.probe(MB);
+  const end = FROM + MB + 4_096;
+  const yielding = fill.yieldTo(end);
+  written.shift()?.();
+  await yielding;
+  await pass(1);
+  expect(writes).toEqual([
+    [FROM, MB],
+    [end, MB],
+  ]);
+  written.shift()?.();
+  await probing;
+});
+
+test('nor does it, when no chunk is in flight', async () => {
+  const fill = fillUpTo(64 * MB);
+  const end = FROM + 4_096;
+  const yielding = fill.yieldTo(end);
+  await Promise.all([fill.probe(MB), yielding]);
+  expect(writes).toEqual([[end, MB]]);
+});

@@ -21,6 +21,8 @@ export class ZeroFill {
   #outrun = false;
   #stopped = false;
   #chunk: Promise<void> | undefined;
+  /** A writer waits for its range: no chunk begins. */
+  #yielding: Promise<void> | undefined;
   /** What the last chunk failed with: there is no room. */
   #full: Error | undefined;
   #timer: Timer | undefined;
@@ -50,7 +52,7 @@ export class ZeroFill {
 
   #next(): void {
     this.#timer = undefined;
-    if (this.#stopped || this.#outrun || !this.#worthwhile) return;
+    if (this.#stopped || this.#outrun || this.#yielding !== undefined || !this.#worthwhile) return;
     this.#chunk = this.#write();
   }
 
@@ -83,23 +85,34 @@ export class ZeroFill {
     return end <= this.#filledTo;
   }
 
-  /** Hands everything below `end` to the writer. */
+  /** Hands everything below `end` to the writer. One call at a time. */
   async yieldTo(end: number): Promise<void> {
     if (this.covers(end)) return;
     this.#outrun = true;
+    this.#yielding = this.#giveUpTo(end);
+    await this.#yielding;
+  }
+
+  async #giveUpTo(end: number): Promise<void> {
     await this.#chunk;
     this.#filledTo = Math.max(this.#filledTo, end);
+    this.#yielding = undefined;
   }
 
   /** Fills the next `bytes`, if they are not filled and within the limit. @throws what the disk throws when it is full */
   async probe(bytes: number): Promise<void> {
-    await this.#chunk;
+    await this.#quiet();
     this.#timer?.cancel();
     this.#outrun = false;
     this.#target = Math.min(this.#filledTo + bytes, this.#limit);
     this.#next();
     await this.#chunk;
     if (this.#full !== undefined) throw this.#full;
+  }
+
+  /** Resolves when no chunk is in flight, and no writer waits for that. */
+  async #quiet(): Promise<void> {
+    while (this.#chunk !== undefined || this.#yielding !== undefined) await (this.#yielding ?? this.#chunk);
   }
 
   /** Ends the filling; nothing is in flight any more when it resolves. */

@@ -96,6 +96,11 @@ export class Dispatcher<Entry extends DispatchEntry> {
     return this.#next;
   }
 
+  /** Of what is read now; a seek begins another one. */
+  get generation(): number {
+    return this.#generation;
+  }
+
   /** The topic's end, as far as it was told. */
   get end(): MessageIndex {
     return this.#end;

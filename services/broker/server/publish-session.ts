@@ -281,6 +281,7 @@ export class PublishSession {
     }
     const closed = error === undefined ? { producer: number } : { producer: number, error: toWireError(error) };
     this.#stream.push({ kind: 'closed', closed });
+    this.#endWhenDone();
   }
 
   #forget(number: number): void {

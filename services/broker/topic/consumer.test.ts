@@ -28,11 +28,16 @@ function entry(at: number): LogEntry {
 }
 
 /** A consumer of ten entries of one message each, over an ack log that does what `reset` says. */
-function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) => Promise<void>): {
+function consumerWith(
+  reset: (subscription: AckSubscription, to: MessageIndex) => Promise<void>,
+  over: Partial<Record<keyof LogReader, unknown>> = {},
+): {
   consumer: TopicConsumer;
   delivered: number[];
+  closed: (MagnetarError | undefined)[];
 } {
   const delivered: number[] = [];
+  const closed: (MagnetarError | undefined)[] = [];
   const state = new AckState(0 as MessageIndex);
   const subscription: AckSubscription = { number: 1, name: 's', createdAt: 1 as Millis, state };
   const reader = {
@@ -42,13 +47,14 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
       Array.from({ length: Math.min(maxEntries, ENTRIES - from) }, (_, i) => entry(from + i)),
     entryBytesAt: () => 10,
     notFound: async () => await Promise.resolve(new MagnetarError('POSITION_NOT_FOUND', 'not there')),
+    ...over,
   };
   const sink: ConsumerSink = {
     whenRoom: ({ run, wantedBytes }) => void run(wantedBytes),
     deliver: ({ index }) => delivered.push(index),
     lost: () => undefined,
     caughtUp: () => undefined,
-    closed: () => undefined,
+    closed: (error) => closed.push(error),
   };
   const consumer = new TopicConsumer(
     {
@@ -71,7 +77,7 @@ function consumerWith(reset: (subscription: AckSubscription, to: MessageIndex) =
     },
   );
   consumer.start();
-  return { consumer, delivered };
+  return { consumer, delivered, closed };
 }
 
 const nowhere = { at: 'index', index: 99 as MessageIndex } as const;
@@ -111,6 +117,29 @@ describe('seeking', () => {
     expect(delivered).toEqual([0, 1]);
     consumer.flow(1, 1_000);
     expect(delivered).toEqual([0, 1, 5]);
+  });
+
+  test('a read from before that fails is none of the consumer any more', async () => {
+    let fail: ((error: MagnetarError) => void) | undefined;
+    const read = (from: number): Promise<LogEntry[]> | LogEntry[] =>
+      from > 0
+        ? [entry(from)]
+        : new Promise((_, reject) => {
+            fail = reject;
+          });
+    const { consumer, delivered, closed } = consumerWith(
+      async ({ state }, to) => {
+        state.reset(to);
+        return Promise.resolve();
+      },
+      { read },
+    );
+    consumer.flow(1, 1_000);
+    await consumer.seek({ at: 'index', index: 5 as MessageIndex });
+    fail?.(new MagnetarError('DATA_LOSS', 'the index is damaged'));
+    await new Promise((resolve) => setImmediate(resolve));
+    consumer.flow(1, 1_000);
+    expect([delivered, closed]).toEqual([[5], []]);
   });
 
   test('of two seeks the one that fails gives back what came after the answer to the other', async () => {

@@ -354,7 +354,7 @@ export class TopicConsumer {
   }
 
   #readFailed(error: MagnetarError, generation: number): void {
-    if (this.#closed) return;
+    if (this.#closed || generation !== this.#dispatcher.generation) return; // it was for where the consumer was before
     this.#step({ type: 'readFailed', generation });
     if (!error.retryable || this.#failedReads >= READ_ATTEMPTS) {
       const text = `topic ${this.#dependencies.topic} cannot be read: ${error.message}`;

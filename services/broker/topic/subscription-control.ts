@@ -122,7 +122,7 @@ export class SubscriptionControl {
     const last = reader.spans.at(-1);
     if (last === undefined) return { ledgerId: -1, entryId: -1 };
     if (index >= reader.endIndex) return { ledgerId: last.ledgerId, entryId: last.lastEntryId };
-    const { ledgerId, entryId } = await this.#entry(Math.max(index, reader.oldestIndex) as MessageIndex);
+    const { ledgerId, entryId } = await this.#item(Math.max(index, reader.oldestIndex) as MessageIndex);
     return { ledgerId, entryId: entryId - 1 };
   }
 

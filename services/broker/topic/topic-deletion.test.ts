@@ -186,6 +186,18 @@ describe('deleting a topic', () => {
     expect(lost).toBe(happened ? 1 : 2);
   });
 
+  test('of what is not there is not found, also when it could not be looked for at once', async () => {
+    let tries = 0;
+    const get: MetadataStore['get'] = async (wanted) => {
+      tries += 1;
+      if (tries === 1) throw new MagnetarError('UNAVAILABLE', 'the store is away');
+      return store.get(wanted);
+    };
+    const away = await dependencies({ store: Object.assign(Object.create(store) as MetadataStore, { get }) });
+    await expect(deleteTopicRecord(away, NAME)).rejects.toMatchObject({ code: 'TOPIC_NOT_FOUND' });
+    expect(tries).toBe(2);
+  });
+
   test('is refused to whoever no longer owns it', async () => {
     const old = await own();
     const ids = await fill(old, 2, 0);

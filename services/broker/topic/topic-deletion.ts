@@ -72,13 +72,14 @@ export async function deleteTopicRecord(dependencies: DeletionDependencies, name
   const { store, ledgers, ownership, clock } = dependencies;
   const [key, deleting] = [topicKey(name), deletingKey(name)];
   let unknown: MagnetarError | undefined;
+  let asked = false;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (unknown !== undefined) await delay(clock, RETRY_MS * attempt);
     try {
       const [item, owner, left] = (await store.get([key, ownership.ownerKey, deleting])).items;
       if (!isOwner(owner, ownership)) throw notOwner(`topic ${name.full}`);
       if (item === undefined) {
-        if (unknown === undefined) throw topicNotFound(name);
+        if (!asked) throw topicNotFound(name);
         return; // nobody but this owner deletes it: it had happened
       }
       if (left !== undefined) await finishDeletion(dependencies, deleting);
@@ -88,6 +89,7 @@ export async function deleteTopicRecord(dependencies: DeletionDependencies, name
       const rest: readonly Write[] = atOnce
         ? ledgers.deletion(all)
         : [{ put: deleting, value: topicRecord.encode(record) }];
+      asked = true;
       const result = await store.transact(
         [ownership.compare(), { key, modRevision: item.modRevision }, { key: deleting, modRevision: 0 }],
         [{ delete: key }, ...rest],

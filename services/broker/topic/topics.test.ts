@@ -1,5 +1,6 @@
 import { queryObjects } from 'node:v8';
 import { expect, test } from 'vitest';
+import { Gate } from '../../ledger/testing/gate.ts';
 import { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
 import { Writer } from '../../ledger/writer.ts';
 import { MagnetarError } from '../../lib/errors.ts';
@@ -40,4 +41,45 @@ test('topics that fail leave no writers behind', async () => {
     await topics.close();
   }
   expect(writers()).toBeLessThan(10);
+});
+
+test('a topic that is unloaded while it opens slowly is not there twice', async () => {
+  const cluster = new MemoryCluster({ bookies: 1, quorum: { ensembleSize: 1, writeQuorum: 1, ackQuorum: 1 } });
+  const { ledgers, store } = cluster.client();
+  const { environment } = cluster;
+  const { clock } = environment;
+  const memory = memoryBudget();
+  const options = { ...defaultBrokerOptions, closeMs: 50 };
+  await ensureDefaults(store, clock.now());
+  const ownership = await acquireOwnership({ store, clock, brokerId: 'b', leaseTtl: millis(10_000) });
+  const cache = new EntryCache(1_000_000, memory.share('cache'), clock);
+  const [opening, go] = [new Gate(), new Gate()];
+  let slow = false;
+  const recover = ledgers.recover.bind(ledgers);
+  ledgers.recover = async (...args) => {
+    if (slow) {
+      slow = false;
+      opening.open();
+      await go.passed;
+    }
+    return recover(...args);
+  };
+  const recovery = memory.share('recovery');
+  const parts = { environment, store, ledgers, ownership, cache, options, recovery };
+  const topics = new Topics({ ...parts, stats: new BrokerStats(clock), nextNumber: () => 0 });
+  const name = parseTopicName('orders');
+  await (await topics.open(name)).control.create('s', { at: 'earliest' });
+  await topics.unload(name);
+
+  slow = true;
+  const waiting = topics.open(name);
+  await opening.passed;
+  await topics.unload(name); // gives up after closeMs
+  const second = await topics.open(name);
+  go.open();
+  const first = await waiting;
+  expect(first).not.toBe(second);
+  expect(first.failure).toMatchObject({ code: 'NOT_OWNER', message: /open it again/ });
+  expect([second.failure, [...topics]]).toEqual([undefined, [second]]);
+  await topics.close();
 });

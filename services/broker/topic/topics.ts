@@ -195,6 +195,10 @@ export class Topics {
       if (this.#slots.get(key) === slot) this.#slots.delete(key);
     };
     slot.opening.then((topic) => {
+      if (this.#slots.get(key) !== slot) {
+        void this.#refuseLate(key, topic);
+        return;
+      }
       slot.topic = topic;
       topic.onGone(() => {
         // Whoever opens it next waits until this one has let go of its ledgers, as far as that is possible.
@@ -204,6 +208,20 @@ export class Topics {
       });
     }, forget);
     return slot;
+  }
+
+  /**
+   * A topic that came when its slot had been given up: another one may be open by now, of the same record. Whoever waited for this
+   * one opens it again. Never rejects.
+   */
+  async #refuseLate(key: string, topic: Topic): Promise<void> {
+    const { options, environment } = this.#dependencies;
+    topic.fail(new MagnetarError('NOT_OWNER', `topic ${key} was closed while it was being opened; open it again`));
+    try {
+      await topic.close(async (work) => this.#within(work, options.closeMs, `closing topic ${key}`));
+    } catch (error) {
+      environment.logger.warn('topic was not closed cleanly', { topic: key, error });
+    }
   }
 
   /** As many at a time as there is memory for. */
