@@ -52,7 +52,8 @@ async function filled(name: string, count: number, bytes = 1): Promise<string> {
 function subscribe(more: Partial<Subscribe> = {}): Subscribe {
   const subscription = `s${++subscriptions}`;
   const type = 'exclusive';
-  return { consumer: 1, topic, subscription, type, start: { at: 'earliest' }, name: '', instance: NOBODY, ...more };
+  const usual = { consumer: 1, topic, subscription, type, name: '', instance: NOBODY, topicIdentity: '' } as const;
+  return { ...usual, start: { at: 'earliest' }, ...more };
 }
 
 function ack(fields: Partial<Ack>): Ack {

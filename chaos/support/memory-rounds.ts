@@ -53,6 +53,7 @@ function pausedStream(server: ServerProcess, topic: string): ConsumeStream {
     type: 'exclusive',
     name: '',
     instance: Buffer.alloc(0),
+    topicIdentity: '',
   } as const;
   stream.send({
     hello: HELLO,

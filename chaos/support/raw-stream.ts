@@ -171,7 +171,7 @@ interface StoredBlock extends ProducerBlock {
 export async function storedBlocks(port: number, topic: string): Promise<StoredBlock[]> {
   await using stream = consumeStream(port);
   const start = { at: 'earliest' } as const;
-  const name = { subscription: '', name: '', instance: Buffer.alloc(0) };
+  const name = { subscription: '', name: '', instance: Buffer.alloc(0), topicIdentity: '' };
   stream.send({ hello: HELLO, subscribes: [{ consumer: 1, topic, type: 'exclusive', start, ...name }] });
   stream.send({ flows: [{ consumer: 1, messages: 1_000_000, bytes: 100_000_000 }] });
   await stream.answer(({ caughtUp }) => caughtUp?.[0]);

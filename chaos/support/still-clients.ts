@@ -49,7 +49,8 @@ function beginFrame(frameBytes: number, sentBytes: number): void {
 
 function askForEverything(topic: string, readers: number): void {
   const numbers = Array.from({ length: readers }, (_, at) => at + 1);
-  const common = { topic, subscription: '', type: 'exclusive', name: '', instance: Buffer.alloc(0) } as const;
+  const nobody = { subscription: '', name: '', instance: Buffer.alloc(0), topicIdentity: '' };
+  const common = { topic, type: 'exclusive', ...nobody } as const;
   const start = { at: 'earliest' } as const;
   const frame = consumeRequest.encode({
     hello: HELLO,

@@ -110,6 +110,35 @@ describe('deleting a topic', () => {
     expect(items).toHaveLength(2); // data and acknowledgments
   });
 
+  test.each([
+    ['there is another one of its name', ['new 0', 'new 1', 'new 2']],
+    ['there is none', []],
+  ])(
+    'while its consumer and its reader are away: they are told, and miss nothing unasked, where %s',
+    async (_, texts) => {
+      const first = await world.start();
+      const client = connect(first);
+      await publish(client, ['old 0', 'old 1']);
+      const consumer = await subscribe(client);
+      const reader = await client.createReader({ topic: TOPIC, startPosition: 'earliest' });
+      expect(await take(consumer, 2)).toEqual(['old 0', 'old 1']);
+      for (let i = 0; i < 2; i++) await reader.readNext();
+      const { port } = first;
+      first.kill();
+      const between = await world.start();
+      await between.broker.administration.deleteTopic(TOPIC, true);
+      if (texts.length > 0) await publish(connect(between), texts);
+      await between.stop();
+      const last = await world.start({}, { port });
+      const told = { code: 'TOPIC_NOT_FOUND', message: /was deleted; there is another one|does not exist/ };
+      expect(await error(consumer.receive({ timeoutMs: 5_000 }))).toMatchObject(told);
+      expect(await error(reader.readNext({ timeoutMs: 5_000 }))).toMatchObject(told);
+      const topics = await all(await last.broker.administration.topics('public', 'default'));
+      expect(topics).toHaveLength(Math.min(1, texts.length)); // none is made by those who come back
+      expect(await rest(client)).toEqual(texts);
+    },
+  );
+
   test('while messages are under way: they are lost with it, and nobody makes it again unasked', async () => {
     const broker = await world.start();
     const producer = await connect(broker).createProducer({ topic: TOPIC, batchingEnabled: false });
@@ -266,6 +295,23 @@ describe('a subscription', () => {
     await world.start({}, { port });
     expect(await take(moved, 3)).toEqual(['m0', 'm1', 'm2']);
     expect(await take(stayed, 1)).toEqual(['m2']);
+  });
+
+  test('that is made anew while its consumer is away is another one: everything that it has comes', async () => {
+    const first = await world.start();
+    const client = connect(first);
+    await publish(client, ['m0', 'm1']);
+    const consumer = await subscribe(client);
+    for (let i = 0; i < 2; i++) await consumer.acknowledge(await consumer.receive());
+    const { port } = first;
+    first.kill();
+    const between = await world.start();
+    const { administration } = between.broker;
+    await administration.deleteSubscription(TOPIC, 's', true);
+    await administration.createSubscription(TOPIC, 's', { at: 'earliest' });
+    await between.stop();
+    await world.start({}, { port });
+    expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
   });
 
   test('that is cleared under its consumer goes on with what is published next', async () => {

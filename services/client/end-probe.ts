@@ -38,6 +38,7 @@ class EndProbe implements ConsumeMember {
       topic: this.#topic,
       subscription: '',
       type: 'exclusive',
+      topicIdentity: '',
       start: { at: 'latest' },
       name: '',
       instance: NO_INSTANCE,

@@ -80,6 +80,9 @@ export class Receiver implements ConsumeMember {
   #mayHaveMoved = false;
   /** How often the subscription was moved, as the broker has said last. With another number, somebody else has moved it. */
   #moves = 0;
+  /** Tell the topic, and the subscription, from others that have their names by now. */
+  #topicIdentity = '';
+  #subscriptionIdentity = '';
   /** The entry that came damaged: it is fetched once again. */
   #damaged = '';
 
@@ -167,6 +170,7 @@ export class Receiver implements ConsumeMember {
       start: at,
       name: this.#name,
       instance: this.#instance,
+      topicIdentity: this.#topicIdentity,
     } as const;
     this.#number = this.channel.subscribe(this, fields);
     this.#timer = environment.clock.after(operationTimeoutMs, () => {
@@ -202,8 +206,13 @@ export class Receiver implements ConsumeMember {
     this.#state = 'open';
     this.#lastError = undefined;
     this.#openSince = this.channel.environment.clock.monotonic();
-    if (!this.#granted || this.#mayHaveMoved || answer.moves !== this.#moves) this.queue.beginAt(answer.nextIndex);
-    this.#moves = answer.moves;
+    const { moves, topicIdentity, subscriptionIdentity } = answer;
+    const isAnother = subscriptionIdentity !== this.#subscriptionIdentity;
+    if (isAnother || this.#mayHaveMoved || moves !== this.#moves || !this.#granted)
+      this.queue.beginAt(answer.nextIndex);
+    this.#topicIdentity = topicIdentity;
+    this.#subscriptionIdentity = subscriptionIdentity;
+    this.#moves = moves;
     this.#mayHaveMoved = false;
     this.#granted = true;
     this.#opened.resolve(answer.name);

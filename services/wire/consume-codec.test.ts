@@ -50,8 +50,9 @@ const requests: fc.Arbitrary<ConsumeRequest> = fc.record(
           start: positions,
           name: text,
           instance: bytes,
+          topicIdentity: text,
         },
-        { requiredKeys: ['consumer', 'topic', 'subscription', 'type', 'name', 'instance'] },
+        { requiredKeys: ['consumer', 'topic', 'subscription', 'type', 'name', 'instance', 'topicIdentity'] },
       ),
       { maxLength: 3 },
     ),
@@ -83,8 +84,19 @@ const responses: fc.Arbitrary<ConsumeResponse> = fc.record(
     hello: serverHellos,
     subscribed: fc.array(
       fc.record(
-        { consumer: uint32, error: errors, name: text, nextIndex: indexes, endIndex: indexes, moves: safe },
-        { requiredKeys: ['consumer', 'name', 'nextIndex', 'endIndex', 'moves'] },
+        {
+          consumer: uint32,
+          error: errors,
+          name: text,
+          nextIndex: indexes,
+          endIndex: indexes,
+          moves: safe,
+          topicIdentity: text,
+          subscriptionIdentity: text,
+        },
+        {
+          requiredKeys: ['consumer', 'name', 'nextIndex', 'endIndex', 'moves', 'topicIdentity', 'subscriptionIdentity'],
+        },
       ),
       { maxLength: 3 },
     ),

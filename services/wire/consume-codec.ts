@@ -80,10 +80,11 @@ function writeSubscribe(writer: ProtoWriter, subscribe: Subscribe): void {
   putOptional(writer, 5, subscribe.start, writePosition);
   putString(writer, 6, subscribe.name);
   putBytes(writer, 7, subscribe.instance);
+  putString(writer, 8, subscribe.topicIdentity);
 }
 
 function readSubscribe(reader: ProtoReader): Subscribe {
-  let [consumer, topic, subscription, name, instance] = [0, '', '', '', NOTHING];
+  let [consumer, topic, subscription, name, instance, topicIdentity] = [0, '', '', '', NOTHING, ''];
   let type: SubscriptionType = 'exclusive';
   let start: Position | undefined;
   while (reader.next()) {
@@ -94,9 +95,10 @@ function readSubscribe(reader: ProtoReader): Subscribe {
     else if (reader.field === 5) start = readPosition(reader.message());
     else if (reader.field === 6) name = reader.text();
     else if (reader.field === 7) instance = reader.bytes();
+    else if (reader.field === 8) topicIdentity = reader.text();
     else reader.skip();
   }
-  const subscribe = { consumer, topic, subscription, type, name, instance };
+  const subscribe = { consumer, topic, subscription, type, name, instance, topicIdentity };
   return start === undefined ? subscribe : { ...subscribe, start };
 }
 

@@ -97,10 +97,13 @@ function writeSubscribed(writer: ProtoWriter, subscribed: Subscribed): void {
   putInteger(writer, 4, subscribed.nextIndex);
   putInteger(writer, 5, subscribed.endIndex);
   putInteger(writer, 6, subscribed.moves);
+  putString(writer, 7, subscribed.topicIdentity);
+  putString(writer, 8, subscribed.subscriptionIdentity);
 }
 
 function readSubscribed(reader: ProtoReader): Subscribed {
   let [consumer, name, nextIndex, endIndex, moves] = [0, '', 0 as MessageIndex, 0 as MessageIndex, 0];
+  let [topicIdentity, subscriptionIdentity] = ['', ''];
   let error: WireError | undefined;
   while (reader.next()) {
     if (reader.field === 1) consumer = uint32(reader);
@@ -109,9 +112,11 @@ function readSubscribed(reader: ProtoReader): Subscribed {
     else if (reader.field === 4) nextIndex = readIndex(reader);
     else if (reader.field === 5) endIndex = readIndex(reader);
     else if (reader.field === 6) moves = reader.varint();
+    else if (reader.field === 7) topicIdentity = reader.string();
+    else if (reader.field === 8) subscriptionIdentity = reader.string();
     else reader.skip();
   }
-  const subscribed = { consumer, name, nextIndex, endIndex, moves };
+  const subscribed = { consumer, name, nextIndex, endIndex, moves, topicIdentity, subscriptionIdentity };
   return error === undefined ? subscribed : { ...subscribed, error };
 }
 

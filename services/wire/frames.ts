@@ -120,6 +120,8 @@ export interface Subscribe {
   readonly start?: Position;
   readonly name: string;
   readonly instance: Buffer;
+  /** '': whichever topic has the name. */
+  readonly topicIdentity: string;
 }
 
 export interface Flow {
@@ -163,6 +165,8 @@ export interface Subscribed {
   readonly nextIndex: MessageIndex;
   readonly endIndex: MessageIndex;
   readonly moves: number;
+  readonly topicIdentity: string;
+  readonly subscriptionIdentity: string;
 }
 
 export interface Delivery {

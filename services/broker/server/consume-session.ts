@@ -22,6 +22,8 @@ import { toWireError } from '../../wire/status.ts';
 import { parseTopicName } from '../protocol/topic-name.ts';
 import type { PendingRead } from '../topic/consumer.ts';
 import { endOf, type LogEntry, type LogLoss } from '../topic/log-entry.ts';
+import type { Topic } from '../topic/topic.ts';
+import { topicNotFound } from '../topic/topic-deletion.ts';
 import { EndedNumbers } from './ended-numbers.ts';
 import { type ConsumeItem, toConsumeResponse } from './consume-frame.ts';
 import { ConsumerSession } from './consumer-session.ts';
@@ -179,7 +181,7 @@ export class ConsumeSession {
   async #attach(session: ConsumerSession, subscribe: Subscribe): Promise<void> {
     const { consumer: number, subscription, type, start, name } = subscribe;
     try {
-      const topic = await this.#dependencies.topics().open(parseTopicName(subscribe.topic));
+      const topic = await this.#topicOf(subscribe);
       if (session.gone) return;
       const instance = subscribe.instance.toString('latin1'); // the smallest that keeps it: it is there as long as the consumer
       const { client } = this.#stream;
@@ -205,6 +207,8 @@ export class ConsumeSession {
           nextIndex: consumer.nextIndex,
           endIndex: topic.reader.endIndex,
           moves: consumer.moves,
+          topicIdentity: topic.identity,
+          subscriptionIdentity: consumer.subscriptionIdentity,
         },
       });
       session.opened(consumer);
@@ -217,13 +221,23 @@ export class ConsumeSession {
     this.#endWhenDone();
   }
 
+  /** To whoever was in a topic before, another one of its name is none. @throws TOPIC_NOT_FOUND; what opening throws */
+  async #topicOf({ topic, topicIdentity }: Subscribe): Promise<Topic> {
+    const [name, topics] = [parseTopicName(topic), this.#dependencies.topics()];
+    if (topicIdentity === '') return topics.open(name);
+    const found = await topics.openExisting(name);
+    if (found.identity === topicIdentity) return found;
+    throw topicNotFound(name, 'was deleted; there is another one of its name');
+  }
+
   #refuse(number: number, error: MagnetarError): void {
     this.#dependencies.stats.errors.add('subscribe', error.code);
     this.#ended.add(number);
     const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
+    const nothing = { topicIdentity: '', subscriptionIdentity: '' };
     this.#stream.refuse({
       kind: 'subscribed',
-      subscribed: { consumer: number, error: toWireError(error), ...nowhere },
+      subscribed: { consumer: number, error: toWireError(error), ...nowhere, ...nothing },
     });
   }
 

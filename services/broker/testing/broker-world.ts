@@ -232,7 +232,13 @@ export function openProducer(producer: number, topic: string, name = '', instanc
 }
 
 export function subscribe(consumer: number, topic: string, more: Partial<Subscribe> = {}): Subscribe {
-  const usual = { subscription: 's', type: 'exclusive', name: '', instance: Buffer.alloc(0) } as const;
+  const usual = {
+    subscription: 's',
+    type: 'exclusive',
+    name: '',
+    instance: Buffer.alloc(0),
+    topicIdentity: '',
+  } as const;
   return { consumer, topic, ...usual, start: { at: 'earliest' }, ...more };
 }
 

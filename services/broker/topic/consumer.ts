@@ -158,6 +158,11 @@ export class TopicConsumer {
     return this.#subscription?.state.moves ?? 0;
   }
 
+  /** Tells its subscription from others that have, or had, the name in the topic; '' for a reader. */
+  get subscriptionIdentity(): string {
+    return this.#subscription === undefined ? '' : `${this.#subscription.number}-${this.#subscription.createdAt}`;
+  }
+
   /** Lets it begin: what it has to say from now on follows the answer to its Subscribe. */
   start(): void {
     this.#step({ type: 'acked' });

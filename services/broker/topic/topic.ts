@@ -135,6 +135,12 @@ export class Topic {
     return this.#record.record;
   }
 
+  /** Tells it from other topics that have, or had, its name: also from those of another data folder. */
+  get identity(): string {
+    const { incarnation, createdAt } = this.record;
+    return `${incarnation}-${createdAt}`;
+  }
+
   /** Entries that are not confirmed yet. */
   get pendingEntries(): number {
     return this.#log.pendingEntries;

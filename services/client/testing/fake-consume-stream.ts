@@ -5,6 +5,9 @@ import { consumeRequest } from '../../wire/consume-codec.ts';
 import type { Ack, ConsumeRequest, ConsumeResponse, Position, Seek, Subscribe } from '../../wire/frames.ts';
 import type { FakeBroker, FakeEntry, FakeTopic } from './fake-broker.ts';
 
+/** Its topics and subscriptions are always the same ones. */
+const IDENTITIES = { topicIdentity: 't', subscriptionIdentity: 's' };
+
 interface Receiver {
   readonly number: number;
   readonly topic: FakeTopic;
@@ -88,7 +91,7 @@ export class FakeConsumeStream {
     if (refusal !== undefined) {
       const error = { message: 'refused', details: {}, ...refusal };
       const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
-      this.send({ subscribed: [{ consumer: number, error, ...nowhere }] });
+      this.send({ subscribed: [{ consumer: number, error, ...nowhere, ...IDENTITIES }] });
       return;
     }
     const topic = this.#broker.topic(subscribe.topic);
@@ -113,7 +116,7 @@ export class FakeConsumeStream {
     const name = subscribe.name === '' ? this.#broker.makeName() : subscribe.name;
     const nextIndex = Math.min(acked.nextUnset(0), topic.end) as MessageIndex;
     const moves = topic.moves.get(subscription) ?? 0;
-    this.send({ subscribed: [{ consumer: number, name, nextIndex, endIndex: topic.end, moves }] });
+    this.send({ subscribed: [{ consumer: number, name, nextIndex, endIndex: topic.end, moves, ...IDENTITIES }] });
   }
 
   #dispatch(receiver: Receiver): void {
