@@ -57,6 +57,17 @@ describe('the acknowledgments of a consumer', () => {
     expect(acks.idle).toBe(true);
   });
 
+  test('of more ranges than an Ack has, each is in the Ack that its waiter waits for', () => {
+    const acks = window();
+    const waiters = Array.from({ length: 20_000 }, (_, i) => acks.addRange(4 * i, 4 * i + 2));
+    const inAcks: number[] = [];
+    for (let ack = acks.next(); ack !== undefined; ack = acks.next()) {
+      for (let i = 0; i < ack.ranges.length; i += 2) inAcks.push(ack.waiter);
+    }
+    expect(inAcks).toEqual(waiters);
+    expect(new Set(waiters).size).toBe(2);
+  });
+
   test('whatever is acknowledged is in the Acks, and nothing else', () => {
     const call = fc.oneof(
       fc.nat(300),

@@ -115,8 +115,8 @@ export class AckWindow<W> {
 
   /** Acknowledges messages from `from` to below `to`; returns the waiter that it shares. */
   addRange(from: number, to: number): W {
-    this.#runs.push(from, to);
     if (this.#runs.length >= 2 * MAX_RANGES) this.seal();
+    this.#runs.push(from, to);
     this.#waiter ??= this.#newWaiter();
     return this.#waiter;
   }
