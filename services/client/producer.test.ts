@@ -2,6 +2,9 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { hasCode } from '../lib/errors.ts';
 import { decodeBlock, decodeMessages } from '../wire/block.ts';
 import { silentLogger } from '../runtime/logger.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
+import { seededRandom } from '../runtime/testing/seeded-random.ts';
+import type { Receipt } from '../wire/frames.ts';
 import { deferred } from './abort.ts';
 import { Client } from './client.ts';
 import type { MessageId } from './message-id.ts';
@@ -9,7 +12,7 @@ import type { ProducerOptions } from './options.ts';
 import type { Producer } from './producer.ts';
 import type { BatchFate } from './testing/fake-broker.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { endOf, numbered, rejection } from './testing/steps.ts';
+import { endOf, numbered, rejection, turn } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -313,6 +316,30 @@ describe('time-outs', () => {
     await broker.restart();
     await p.send({ data: 'd' });
     expect(broker.topic('t').texts).toEqual(['d']);
+  });
+
+  test('a process that stood still for longer reads first what lies in its socket', async () => {
+    const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+    await client.close();
+    client = new Client({ serviceUrl: broker.url }, { clock, random: seededRandom(1), logger: silentLogger });
+    const receipts: Receipt[] = [];
+    broker.hooks.batch = (batch, topic) => {
+      receipts.push(topic.store(batch));
+      return 'ignore';
+    };
+    const p = await producer({ sendTimeoutMs: 1_000, batchingMaxPublishDelayMs: 0 });
+    const sends = await sendAll(p, ['a', 'b'], 1);
+    while (receipts.length < 2) await turn();
+    clock.stall(60_000);
+    clock.advance(0);
+    for (const stream of broker.publishStreams) stream.send({ receipts });
+    expect((await Promise.all(sends)).map(({ index }) => index)).toEqual([0, 1]);
+
+    const lost = rejection(p.send({ data: 'c' }));
+    while (receipts.length < 3) await turn();
+    clock.stall(60_000);
+    clock.advance(1_000);
+    expect((await lost).code).toBe('DEADLINE_EXCEEDED');
   });
 
   test('receipts that come after the time-out disturb nothing', async () => {

@@ -81,6 +81,8 @@ export class Producer implements AsyncDisposable {
   #turnAsked = false;
   #delay: Timer | undefined;
   #sweep: Timer | undefined;
+  /** A deadline that had passed when it was looked at: it is looked at once more. */
+  #overdue: number | undefined;
   /** Why nothing can be sent any more. */
   #refusal: MagnetarError | undefined;
   #closing: Promise<void> | undefined;
@@ -314,8 +316,7 @@ export class Producer implements AsyncDisposable {
     const { clock } = this.#channel.environment;
     const { publishDelayMs, sendTimeoutMs } = this.#config;
     if (sendTimeoutMs > 0 && this.#sweep === undefined) {
-      const left = Math.max(this.#batcher.deadline - clock.monotonic(), 0);
-      this.#sweep = clock.after(left, () => this.#sweepNow(), { unref: true });
+      this.#sweepIn(Math.max(this.#batcher.deadline - clock.monotonic(), 0));
     }
     if (publishDelayMs === 0 || !this.#session.window.awaitsReceipts) this.#askTurn();
     else this.#delay ??= clock.after(publishDelayMs, () => this.#ready());
@@ -374,19 +375,28 @@ export class Producer implements AsyncDisposable {
     }
   }
 
+  #sweepIn(ms: number): void {
+    this.#sweep = this.#channel.environment.clock.after(ms, () => this.#sweepNow(), { unref: true });
+  }
+
   /** One timer for all: looks at the oldest message, as deadlines rise. */
   #sweepNow(): void {
     this.#sweep = undefined;
-    const { clock } = this.#channel.environment;
+    const { sendTimeoutMs } = this.#config;
     const batching = this.#batcher.count > 0 ? this.#batcher.deadline : undefined;
     const deadline = this.#session.window.oldest?.deadline ?? batching;
     if (deadline === undefined) return;
-    const left = deadline - clock.monotonic();
+    const left = deadline - this.#channel.environment.clock.monotonic();
     if (left > 0) {
-      this.#sweep = clock.after(left, () => this.#sweepNow(), { unref: true });
+      this.#sweepIn(left);
       return;
     }
-    const { sendTimeoutMs } = this.#config;
+    // This process stood still for so long: receipts may lie in its socket, or it was not there to connect again.
+    if (left < 0 && deadline !== this.#overdue) {
+      this.#overdue = deadline;
+      this.#sweepIn(Math.min(-left, sendTimeoutMs));
+      return;
+    }
     const reason = this.#session.lastError;
     const why = reason === undefined ? '' : ` (${reason.message})`;
     this.#giveUp((attempted) => {
