@@ -1,7 +1,8 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { Gate } from '../ledger/testing/gate.ts';
 import { memoryBudget } from '../runtime/memory.ts';
 import { until } from '../runtime/testing/until.ts';
-import type { Receipt } from '../wire/frames.ts';
+import type { ConsumeRequest, Receipt } from '../wire/frames.ts';
 import { defaultBrokerOptions } from './options.ts';
 import { BrokerWorld, HELLO, index, place, type RunningTestBroker, subscribe, texts } from './testing/broker-world.ts';
 import {
@@ -27,6 +28,10 @@ async function startWorld(...args: Parameters<BrokerWorld['start']>): Promise<Ru
 afterEach(async () => {
   await world.close();
 });
+
+function close(number: number): ConsumeRequest {
+  return { closes: [{ consumer: number, unsubscribe: false }] };
+}
 
 describe('consuming', () => {
   test('an exclusive subscription gets everything in order, is told when it has caught up, and then what is new', async () => {
@@ -130,6 +135,30 @@ describe('consuming', () => {
     );
     await received(again, 1);
     expect(deliveriesOf(again)[0]?.redeliveries).toBe(1);
+  });
+
+  test('a subscription is free for who comes behind the close of a consumer that is not open yet', async () => {
+    const broker = await startWorld();
+    await producer(broker);
+    const [bookie] = world.cluster.bookies;
+    const [stored, underWay] = [new Gate(), new Gate()];
+    if (bookie === undefined) throw new Error('there is a bookie');
+    bookie.before = async ({ type }) => {
+      if (type !== 'append') return;
+      underWay.open();
+      await stored.passed;
+    };
+    const out = broker.consume();
+    out.send({ hello: HELLO, subscribes: [subscribe(1, TOPIC, { instance: Buffer.from('me') })], ...close(1) });
+    out.send({ subscribes: [subscribe(2, TOPIC, { instance: Buffer.from('you') })] });
+    await underWay.passed; // the subscription is being made
+    out.send(close(2));
+    const reader = subscribe(4, TOPIC, { subscription: '' });
+    out.send({ subscribes: [subscribe(3, TOPIC, { instance: Buffer.from('they') }), reader] });
+    expect((await subscribed(out, 4)).error).toBeUndefined();
+    stored.open();
+    expect((await subscribed(out, 3)).error).toBeUndefined();
+    expect(out.frames.flatMap((f) => f.closed ?? [])).toEqual([{ consumer: 1 }, { consumer: 2 }]);
   });
 
   test('seek: by index, by place, by time, and to what is not there', async () => {

@@ -251,6 +251,35 @@ describe('publishing', () => {
     expect(stream.ended).toBeUndefined();
   });
 
+  test('a name is free for who comes behind the close of a producer that is not open yet', async () => {
+    const broker = await startWorld();
+    const stream = broker.publish();
+    stream.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p', 'me')], closes: [{ producer: 1 }] });
+    stream.send({ opens: [openProducer(2, TOPIC, 'p', 'you')] }); // the topic is being opened still
+    expect((await opened(stream, 2)).error).toBeUndefined();
+    expect(stream.frames.flatMap((f) => f.closed ?? [])).toEqual([{ producer: 1 }]);
+
+    const [bookie] = world.cluster.bookies;
+    const [stored, underWay] = [new Gate(), new Gate()];
+    if (bookie === undefined) throw new Error('there is a bookie');
+    bookie.before = async ({ type }) => {
+      if (type !== 'append') return;
+      underWay.open();
+      await stored.passed;
+    };
+    stream.send({ batches: [batch(2, 'p', 0, ['a'])] });
+    await underWay.passed;
+    const next = broker.publish();
+    next.send({ hello: HELLO, opens: [openProducer(1, TOPIC, 'p', 'you')] }); // waits for what is under way
+    await stream.until((frames) => frames.flatMap((f) => f.closed ?? []).find((c) => c.producer === 2));
+    next.send({ closes: [{ producer: 1 }] });
+    next.send({ opens: [openProducer(2, TOPIC, 'p', 'they'), openProducer(3, TOPIC)] });
+    await opened(next, 3);
+    stored.open();
+    expect(await opened(next, 2)).toMatchObject({ name: 'p', lastSequenceId: 0n });
+    expect(next.frames.flatMap((f) => f.closed ?? [])).toEqual([{ producer: 1 }]);
+  });
+
   test('batches that come before the producer is open wait for it, and a half-closed stream is answered to the end', async () => {
     const broker = await startWorld();
     const stream = broker.publish();

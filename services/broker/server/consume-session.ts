@@ -194,7 +194,10 @@ export class ConsumeSession {
           this.#stream.push({ kind: 'caughtUp', caughtUp: { consumer: number, index } }),
         closed: (error: MagnetarError) => session.end(error),
       };
-      const consumer = await topic.consumers.attach({ subscription, type, start, name, instance, client, sink });
+      const { withdrawn } = session;
+      const request = { subscription, type, start, name, instance, client, withdrawn, sink };
+      const consumer = await topic.consumers.attach(request);
+      if (withdrawn.aborted) session.end(undefined);
       if (session.gone) {
         consumer.detach();
         return;
@@ -213,6 +216,7 @@ export class ConsumeSession {
       });
       session.opened(consumer);
     } catch (error) {
+      if (session.withdrawn.aborted) session.end(undefined);
       if (session.gone) return;
       session.drop();
       this.#consumers.delete(number);

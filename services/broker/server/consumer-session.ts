@@ -44,6 +44,7 @@ export class ConsumerSession {
   #close: { readonly unsubscribe: boolean } | undefined;
   #closing = false;
   #gone = false;
+  readonly #withdrawal = new AbortController();
 
   constructor(clock: Clock, events: ConsumerEvents) {
     this.#clock = clock;
@@ -59,6 +60,11 @@ export class ConsumerSession {
 
   get gone(): boolean {
     return this.#gone;
+  }
+
+  /** Aborts when the client closes it before it is open, and waits for no answer: it must not hold its subscription. */
+  get withdrawn(): AbortSignal {
+    return this.#withdrawal.signal;
   }
 
   /** The topic has let it in. */
@@ -125,6 +131,10 @@ export class ConsumerSession {
   close(unsubscribe: boolean): void {
     if (this.#close !== undefined) throw new MagnetarError('PROTOCOL_VIOLATION', 'a consumer is closed twice');
     this.#close = { unsubscribe };
+    const owed = this.#acksUnderWay + this.#seeksUnderWay;
+    if (this.#consumer === undefined && owed === 0 && !unsubscribe) {
+      this.#withdrawal.abort(new MagnetarError('CANCELLED', 'the consumer was closed while it was being opened'));
+    }
     this.#closeWhenDone();
   }
 

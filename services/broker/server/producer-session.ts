@@ -59,6 +59,11 @@ export class ProducerSession {
     return this.#gone;
   }
 
+  /** The client has closed it before it was open, and sent nothing that is to be stored first: it must not hold its name. */
+  get withdrawn(): boolean {
+    return this.#closeAsked && !this.#open && this.#waiting.length === 0;
+  }
+
   /** The topic has granted it the name; batches go on waiting. */
   granted(producer: TopicProducer): void {
     this.#producer = producer;
@@ -85,7 +90,8 @@ export class ProducerSession {
   /** The client closes it: once everything is answered. */
   close(): void {
     this.#closeAsked = true;
-    this.#closeWhenDone();
+    if (this.withdrawn && this.#producer !== undefined) this.end(undefined);
+    else this.#closeWhenDone();
   }
 
   /** It ends now. Batches that are not answered stay so; they may be stored. */

@@ -208,6 +208,7 @@ export class PublishSession {
     const { producer: number, name, instance } = open;
     try {
       const topic = await this.#dependencies.topics().open(parseTopicName(open.topic));
+      if (session.withdrawn) session.end(undefined); // not earlier: openings are bounded by the numbers in use
       if (session.gone) return;
       const producer = topic.publisher.attach({
         name,

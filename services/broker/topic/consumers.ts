@@ -1,7 +1,7 @@
 /**
  * The consuming side of a topic: who is connected to which subscription.
  */
-import { MagnetarError } from '../../lib/errors.ts';
+import { MagnetarError, toMagnetarError } from '../../lib/errors.ts';
 import type { MessageIndex } from '../../lib/ids.ts';
 import type { Position, SubscriptionType } from '../../wire/frames.ts';
 import { Traffic } from '../metrics/traffic.ts';
@@ -23,6 +23,8 @@ export interface ConsumerRequest {
   /** Stays the same while one consumer reconnects. Empty: never the same. */
   readonly instance: string;
   readonly client?: ConnectedClient;
+  /** Aborts when it is not wanted any more, for as long as it is being connected: it holds its subscription no longer. */
+  readonly withdrawn?: AbortSignal;
   readonly sink: ConsumerSink;
 }
 
@@ -67,10 +69,11 @@ export class Consumers {
    * Connects a consumer; makes the subscription where there is none. Resolves when that is durable.
    *
    * @throws CONSUMER_BUSY when another consumer is connected; UNSUPPORTED for the type; INVALID_ARGUMENT for a name; what
-   * resolving the start throws; what the ack log throws; after `closeAll`, its reason.
+   * resolving the start throws; what the ack log throws; after `closeAll`, its reason; the reason of `withdrawn`.
    */
   async attach(request: ConsumerRequest): Promise<TopicConsumer> {
     if (this.#closed !== undefined) throw this.#closed;
+    request.withdrawn?.throwIfAborted();
     if (request.type !== 'exclusive') {
       const text = `subscription type ${request.type.unknown} is not supported; this server has 0 (exclusive)`;
       throw new MagnetarError('UNSUPPORTED', text);
@@ -172,7 +175,7 @@ export class Consumers {
 
   async #attachExclusive(request: ConsumerRequest, name: string): Promise<TopicConsumer> {
     const key = request.subscription;
-    const { instance, sink, client } = request;
+    const { instance, sink, client, withdrawn } = request;
     let ended: MagnetarError | undefined;
     const reservation: Holder = {
       name,
@@ -187,6 +190,7 @@ export class Consumers {
     };
     this.#displace(key, instance);
     this.#holders.set(key, reservation);
+    withdrawn?.addEventListener('abort', () => reservation.end(toMagnetarError(withdrawn.reason)), { once: true });
     try {
       const start = await this.#start(request);
       check(); // nothing is made for somebody who was sent away
