@@ -45,6 +45,12 @@ test('ends when messages are refused, although the input says nothing any more',
   await expect(run).rejects.toMatchObject({ code: 'PRODUCER_FENCED', message: /^line 0: / });
 });
 
+test('ends when a message is refused, although the pace leaves long until the next one', async () => {
+  broker.hooks.batch = () => ({ refuse: 'TOPIC_NOT_FOUND', retryable: false });
+  const run = produce(shellWith(Readable.from([]), new PassThrough()), options({ texts: ['a', 'b'], rate: 0.001 }));
+  await expect(run).rejects.toMatchObject({ code: 'TOPIC_NOT_FOUND', message: /^line 0: / });
+});
+
 /** Nobody reads it. */
 function closedOutput(): Writable {
   const gone = Object.assign(new Error('write EPIPE'), { code: 'EPIPE' });

@@ -33,13 +33,14 @@ class Publication {
   readonly #options: ProduceOptions;
   readonly #output: ChunkedOutput;
   readonly #progress: Progress;
-  readonly #interrupted: AbortSignal;
   readonly #rate: RateLimit | undefined;
   #line = 0;
   #pendingMessages = 0;
   #pendingBytes = 0;
   #failure: MagnetarError | undefined;
   readonly #failed = new AbortController();
+  /** Aborts when nothing more is to be sent, also while the input has nothing to say, or the pace is slow. */
+  readonly ends: AbortSignal;
   #waiter: { readonly done: () => boolean; readonly resolve: () => void } | undefined;
 
   constructor(shell: Shell, options: ProduceOptions, producer: Producer, output: ChunkedOutput, progress: Progress) {
@@ -47,7 +48,7 @@ class Publication {
     this.#options = options;
     this.#output = output;
     this.#progress = progress;
-    this.#interrupted = shell.interrupted;
+    this.ends = AbortSignal.any([shell.interrupted, this.#failed.signal]);
     this.#rate = options.rate === undefined ? undefined : new RateLimit(shell.clock, options.rate);
   }
 
@@ -67,14 +68,9 @@ class Publication {
     this.#wake();
   }
 
-  /** Aborts when nothing more is to be sent, also while the input has nothing to say. */
-  get ends(): AbortSignal {
-    return AbortSignal.any([this.#interrupted, this.#failed.signal]);
-  }
-
   /** True when nothing more is to be sent. */
   get over(): boolean {
-    return this.#failure !== undefined || this.#interrupted.aborted;
+    return this.ends.aborted;
   }
 
   /** Sends one message; what it returns is to be awaited before the next one. */
@@ -112,7 +108,7 @@ class Publication {
 
   /** Waits for the pace, if there is one. */
   pace(): Promise<void> | undefined {
-    return this.#rate?.turn(this.#interrupted);
+    return this.#rate?.turn(this.ends);
   }
 
   get #full(): boolean {
