@@ -40,6 +40,25 @@ function fixture(): Fixture {
   };
 }
 
+test('who waits for what was acknowledged so far does not wait for what comes later', async () => {
+  const { acks, outcomes, ack } = fixture();
+  for (const index of [1, 3]) {
+    ack(index);
+    acks.next();
+  }
+  ack(5);
+  const settled = acks.settled().then(() => [...outcomes.keys()]);
+  acks.next();
+  const error = { code: 'NOT_ENOUGH_BOOKIES', message: 'not now', retryable: true, details: {} };
+  acks.receipt({ consumer: 1, ackId: 1, error }); // it comes again, behind the others
+  ack(7);
+  for (let i = 0; i < 3; i++) acks.next();
+  acks.receipt({ consumer: 1, ackId: 3 });
+  ack(9);
+  acks.receipt({ consumer: 1, ackId: 4 });
+  expect(await settled).toEqual([3, 5, 1]);
+});
+
 describe('an acknowledgment that is not confirmed', () => {
   test('fails when its time is over, not earlier, and says how far it has come', async () => {
     const { acks, outcomes, ack, advance } = fixture();

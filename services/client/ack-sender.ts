@@ -121,16 +121,12 @@ export class AckSender {
     this.#window.restart();
   }
 
-  /** Resolves when every acknowledgment made so far is settled. */
-  async idle(): Promise<void> {
-    while (!this.#window.idle) {
-      this.#options.ready();
-      try {
-        await this.#window.newest?.promise;
-      } catch {
-        // Whoever acknowledged is told.
-      }
-    }
+  /** Resolves when every acknowledgment made so far is settled; those made meanwhile are not waited for. */
+  async settled(): Promise<void> {
+    const { waiters } = this.#window;
+    if (waiters.length === 0) return;
+    this.#options.ready();
+    await Promise.allSettled(waiters.map(({ promise }) => promise)); // whoever acknowledged is told of failures
   }
 
   #sweepNow(): void {

@@ -93,6 +93,36 @@ describe('a seek that comes to nothing', () => {
   });
 });
 
+test('a seek has its time, no more, also when it waits for acknowledgments first', async () => {
+  const late: (() => void)[] = [];
+  const clock: Clock = {
+    ...nodeClock,
+    after(ms, callback, options) {
+      if (ms !== 45_000) return nodeClock.after(ms, callback, options);
+      late.push(callback);
+      return { cancel() {} };
+    },
+  };
+  await publish(['a']);
+  await using patient = new Client(
+    { serviceUrl: broker.url, operationTimeoutMs: 45_000 },
+    { ...nodeEnvironment, clock },
+  );
+  const consumer = await subscribe({}, patient);
+  broker.hooks.ack = () => 'confirmSilently';
+  const acked = consumer.acknowledge(await consumer.receive());
+  const [stream] = broker.consumeStreams;
+  while (stream?.acks.length !== 1) await turn();
+  late.length = 0;
+  const seeking = rejection(consumer.seek('earliest'));
+  await turn();
+  expect(late.length).toBe(1);
+  for (const callback of late) callback();
+  expect((await seeking).message).toContain('was not moved within 45000 ms');
+  stream.send({ ackReceipts: [{ consumer: 1, ackId: 1 }] });
+  await acked;
+});
+
 describe('a subscription that somebody else has moved', () => {
   test('while the consumer was away begins anew there, also with what the app had been given', async () => {
     await publish(numbered(4));

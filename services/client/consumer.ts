@@ -114,8 +114,9 @@ export class Consumer implements AsyncIterable<Message>, AsyncDisposable {
 
   /**
    * Moves the subscription: what lies at or after the position counts as not acknowledged, what lies before it as
-   * acknowledged. What is received afterwards is from there. @throws MagnetarError POSITION_NOT_FOUND,
-   * DEADLINE_EXCEEDED, …
+   * acknowledged. What is received afterwards is from there. What was acknowledged before the call is durable before
+   * that, or refused. @throws MagnetarError POSITION_NOT_FOUND; DEADLINE_EXCEEDED after `operationTimeoutMs`: it may be
+   * done yet; …
    */
   seek(position: StartPosition, options?: WaitOptions): Promise<void> {
     return seekTo(this.#receiver, position, options);

@@ -359,17 +359,19 @@ export class Receiver implements ConsumeMember {
 
   async #seekAfter(before: Promise<void>, to: Position): Promise<void> {
     await before;
-    await this.acks.idle();
-    if (this.#refusal !== undefined) throw this.#refusal;
     const { environment, operationTimeoutMs } = this.channel;
-    const seek: PendingSeek = { seekId: ++this.#lastSeekId, to, done: deferred() };
-    this.#seek = seek;
-    this.#sendSeek();
+    const { clock } = environment;
+    const deadline = clock.monotonic() + operationTimeoutMs;
     const late = (): MagnetarError => {
       return new MagnetarError('DEADLINE_EXCEEDED', this.#text(`was not moved within ${operationTimeoutMs} ms`));
     };
+    await withDeadline(clock, operationTimeoutMs, this.acks.settled(), late);
+    if (this.#refusal !== undefined) throw this.#refusal;
+    const seek: PendingSeek = { seekId: ++this.#lastSeekId, to, done: deferred() };
+    this.#seek = seek;
+    this.#sendSeek();
     try {
-      await withDeadline(environment.clock, operationTimeoutMs, seek.done.promise, late);
+      await withDeadline(clock, deadline - clock.monotonic(), seek.done.promise, late);
     } finally {
       if (this.#seek === seek) this.#endSeek();
     }
@@ -428,7 +430,7 @@ export class Receiver implements ConsumeMember {
    */
   async close(unsubscribe = false): Promise<void> {
     if (this.#refusal === undefined) this.#refuse(new MagnetarError('ALREADY_CLOSED', this.#text('is closed')));
-    await this.acks.idle();
+    await this.acks.settled();
     if (this.#state === 'ended') {
       if (unsubscribe && this.#failure !== undefined) throw this.#failure;
       return;

@@ -14,7 +14,7 @@ describe('the acknowledgments of a consumer', () => {
     for (const index of [12, 10, 11, 3, 30, 12, 5]) acks.add(index);
     acks.addBelow(5);
     expect(acks.next()).toEqual({ ackId: 1, below: 5, ranges: [5, 1, 10, 3, 30, 1], waiter: 0 });
-    expect([acks.ready, acks.idle, acks.next()]).toEqual([false, false, undefined]);
+    expect([acks.ready, acks.size, acks.next()]).toEqual([false, 1, undefined]);
   });
 
   test('receipts are cumulative; a refusal is for one alone', () => {
@@ -27,7 +27,7 @@ describe('the acknowledgments of a consumer', () => {
     expect(acks.refused(2)).toBeUndefined();
     expect(acks.confirmed(3).map((ack) => ack.ackId)).toEqual([1, 3]);
     expect(acks.confirmed(9).map((ack) => ack.ackId)).toEqual([4]);
-    expect(acks.idle).toBe(true);
+    expect(acks.size).toBe(0);
   });
 
   test('what is not confirmed is given again to the next stream, in order; what was refused, under a new id', () => {
@@ -54,7 +54,7 @@ describe('the acknowledgments of a consumer', () => {
     expect(acks.oldest).toBe(1);
     expect(acks.confirmed(1)).toEqual([]);
     expect(acks.giveUp(() => true)).toEqual([1]);
-    expect(acks.idle).toBe(true);
+    expect(acks.size).toBe(0);
   });
 
   test('of more ranges than an Ack has, each is in the Ack that its waiter waits for', () => {

@@ -65,11 +65,6 @@ export class AckWindow<W> {
     this.#newWaiter = newWaiter;
   }
 
-  /** True when nothing is gathered and nothing waits for a receipt. */
-  get idle(): boolean {
-    return this.#waiter === undefined && this.#sealed.length === 0;
-  }
-
   /** True when there is something to give to the stream. */
   get ready(): boolean {
     return this.#waiter !== undefined || this.#sent < this.#sealed.length;
@@ -94,9 +89,11 @@ export class AckWindow<W> {
     return this.#sealed[0]?.waiter ?? this.#waiter;
   }
 
-  /** Who came last. */
-  get newest(): W | undefined {
-    return this.#waiter ?? this.#sealed.at(-1)?.waiter;
+  /** Who waits. */
+  get waiters(): W[] {
+    const waiters = this.#sealed.map(({ waiter }) => waiter);
+    if (this.#waiter !== undefined) waiters.push(this.#waiter);
+    return waiters;
   }
 
   /** Acknowledges one message; returns the waiter that it shares. */
