@@ -1,10 +1,11 @@
 import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis, SequenceId } from '../lib/ids.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
 import { BlockBuilder } from '../wire/block.ts';
-import type { Delivery } from '../wire/frames.ts';
+import type { Delivery, SeekDone } from '../wire/frames.ts';
 import { deferred } from './abort.ts';
 import { Client } from './client.ts';
 import type { Consumer } from './consumer.ts';
@@ -50,7 +51,21 @@ function loseSeek(): Promise<void> {
   return came.promise;
 }
 
-describe('a seek that comes to nothing', () => {
+function done(seekId: number): SeekDone {
+  return { consumer: 1, seekId, nextIndex: 0 as MessageIndex, moves: seekId };
+}
+
+function refused(seekId: number): SeekDone {
+  const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
+  return { ...done(seekId), error, moves: 0 };
+}
+
+/** Says what had become of seeks whose answers were lost. */
+function answerSeeks(...seeksDone: SeekDone[]): void {
+  for (const stream of broker.consumeStreams) stream.send({ seeksDone });
+}
+
+describe('a seek that comes to nothing, or too late', () => {
   const nowhere = MessageId.parse('8:0:0');
 
   test('costs no permits: what was taken while it was under way is given back when it is refused', async () => {
@@ -60,14 +75,12 @@ describe('a seek that comes to nothing', () => {
     const seeking = rejection(consumer.seek(nowhere));
     await came;
     expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
-    const error = { code: 'POSITION_NOT_FOUND', message: 'no such ledger', retryable: false, details: {} };
-    const answer = { consumer: 1, seekId: 1, error, nextIndex: 0 as MessageIndex, moves: 0 };
-    for (const stream of broker.consumeStreams) stream.send({ seeksDone: [answer] });
+    answerSeeks(refused(1));
     expect((await seeking).code).toBe('POSITION_NOT_FOUND');
     expect(await take(consumer, 4)).toEqual(['m2', 'm3', 'm4', 'm5']);
   });
 
-  test('nor does one that is not answered in time', async () => {
+  test('nor does one that is refused too late', async () => {
     await publish(numbered(6));
     await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
     const consumer = await subscribe({ receiverQueueSize: 2 }, impatient);
@@ -76,8 +89,44 @@ describe('a seek that comes to nothing', () => {
     await came;
     expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
     expect((await seeking).code).toBe('DEADLINE_EXCEEDED');
+    answerSeeks(refused(1));
     expect(await take(consumer, 4)).toEqual(['m2', 'm3', 'm4', 'm5']);
   });
+
+  test('one that is done too late gives all permits, once, whatever was taken meanwhile', async () => {
+    await publish(numbered(6));
+    await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
+    const consumer = await subscribe({ receiverQueueSize: 2 }, impatient);
+    const came = loseSeek();
+    const seeking = rejection(consumer.seek('earliest'));
+    await came;
+    expect(await take(consumer, 2)).toEqual(['m0', 'm1']);
+    expect((await seeking).code).toBe('DEADLINE_EXCEEDED');
+    await subscribe({ topic: 'u' }, impatient); // answered behind whatever permits would have brought
+    answerSeeks(done(1));
+    expect(await take(consumer, 6)).toEqual(numbered(6));
+  });
+
+  test.each([
+    ['done', 'earliest' as const],
+    ['refused', nowhere],
+  ])(
+    'one that is done while the next is under way gives them with the answer to that, if it is %s',
+    async (fate, to) => {
+      await publish(numbered(12));
+      await using impatient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 500 });
+      const consumer = await subscribe({ receiverQueueSize: 2 }, impatient);
+      void loseSeek();
+      expect((await rejection(consumer.seek('earliest'))).code).toBe('DEADLINE_EXCEEDED');
+      const came = loseSeek();
+      const seeking = consumer.seek(to).catch(({ code }: MagnetarError) => code);
+      await came;
+      answerSeeks(done(1), fate === 'done' ? done(2) : refused(2));
+      expect(await seeking).toBe(fate === 'done' ? undefined : 'POSITION_NOT_FOUND');
+      await subscribe({ topic: 'u' }, impatient); // answered behind what the permits bring
+      expect(await take(consumer, 12)).toEqual(numbered(12));
+    },
+  );
 
   test('when it was done but nobody said so, what lies behind the new position is given once more, not left out', async () => {
     await publish(numbered(4));

@@ -256,10 +256,13 @@ export class Receiver implements ConsumeMember {
     this.#giveBack();
   }
 
-  /** Permits go back when half of the queue is free. While a seek is under way they may be void: they wait. */
+  /**
+   * Permits go back when half of the queue is free. Not while a seek is under way, be it given up: nobody knows whether
+   * it is done before they come, and they are void.
+   */
   #giveBack(): void {
     const { queueMessages, queueBytes } = this.config;
-    if (this.#state !== 'open' || this.#seek !== undefined) return;
+    if (this.#state !== 'open' || this.#seeksUnderWay > 0) return;
     if (this.#freeMessages * 2 < queueMessages && this.#freeBytes * 2 < queueBytes) return;
     this.#flow(this.#freeMessages, this.#freeBytes);
     this.#freeMessages = 0;
@@ -373,13 +376,8 @@ export class Receiver implements ConsumeMember {
     try {
       await withDeadline(clock, deadline - clock.monotonic(), seek.done.promise, late);
     } finally {
-      if (this.#seek === seek) this.#endSeek();
+      if (this.#seek === seek) this.#seek = undefined;
     }
-  }
-
-  #endSeek(): void {
-    this.#seek = undefined;
-    this.#giveBack();
   }
 
   #sendSeek(): void {
@@ -392,22 +390,19 @@ export class Receiver implements ConsumeMember {
   seekDone(answer: SeekDone): void {
     if (this.#state !== 'open') return;
     this.#seeksUnderWay--;
-    const seek = this.#seek?.seekId === answer.seekId ? this.#seek : undefined;
-    if (answer.error !== undefined) {
-      if (seek === undefined) return;
-      seek.done.reject(fromWireError(answer.error));
-      this.#endSeek();
-      return;
+    if (answer.error === undefined) {
+      // Also when nobody waits for it any more: the position has moved, and the broker has no permits left.
+      this.queue.beginAt(answer.nextIndex);
+      this.#moves = answer.moves;
+      this.#freeMessages = this.config.queueMessages;
+      this.#freeBytes = this.config.queueBytes;
     }
-    // Also when nobody waits for it any more: the position has moved.
-    this.queue.beginAt(answer.nextIndex);
-    this.#moves = answer.moves;
-    this.#freeMessages = 0;
-    this.#freeBytes = 0;
-    this.#flow(this.config.queueMessages, this.config.queueBytes);
-    if (seek === undefined) return;
+    this.#giveBack();
+    const seek = this.#seek;
+    if (seek?.seekId !== answer.seekId) return;
     this.#seek = undefined;
-    seek.done.resolve();
+    if (answer.error === undefined) seek.done.resolve();
+    else seek.done.reject(fromWireError(answer.error));
   }
 
   closed(answer: ConsumerClosed): void {
