@@ -194,6 +194,19 @@ describe('receiving', () => {
     await expect(drained).rejects.toThrow('enough');
   });
 
+  test('also while it gives the event loop a turn; no message is lost by that', async () => {
+    await publish(numbered(4_096), 1_000);
+    const consumer = await subscribe({ receiverQueueSize: 5_000 });
+    const abort = new AbortController();
+    const iteration = consumer.messages({ signal: abort.signal });
+    for (let i = 0; i < 4_096; i++) await iteration.next();
+    const step = iteration.next().catch(({ message }: Error) => message);
+    abort.abort(new Error('enough'));
+    await publish(['next'], 1);
+    expect(await step).toBe('enough');
+    expect(await take(consumer, 1)).toEqual(['next']);
+  });
+
   test('an entry that comes damaged is fetched again; when it stays damaged, the consumer fails', async () => {
     await publish(['a', 'b'], 1);
     const [entry] = broker.topic('t').entries;

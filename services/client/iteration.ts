@@ -83,7 +83,7 @@ export class Iteration implements AsyncIterableIterator<Message, undefined> {
 
   async #slowNext(): Promise<Step> {
     if (this.#over) return DONE;
-    if (this.#signal?.aborted === true) throw abortReason(this.#signal);
+    this.#throwIfAborted();
     if (!this.#began) {
       if (this.#findEnd !== undefined) this.#end = await unlessAborted(this.#findEnd(), this.#signal);
       this.#began = true;
@@ -92,9 +92,14 @@ export class Iteration implements AsyncIterableIterator<Message, undefined> {
       this.#untilTurn = TURN_AFTER_MESSAGES;
       await new Promise<void>((resolve) => this.#receiver.channel.environment.clock.nextTurn(resolve));
     }
+    this.#throwIfAborted(); // meanwhile: nothing would tell #wait
     const step = await this.#wait();
     if (step.done === true) this.#over = true;
     return step;
+  }
+
+  #throwIfAborted(): void {
+    if (this.#signal?.aborted === true) throw abortReason(this.#signal);
   }
 
   #wait(): Promise<Step> {
