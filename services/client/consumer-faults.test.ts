@@ -10,6 +10,7 @@ import { deferred } from './abort.ts';
 import { Client } from './client.ts';
 import type { Consumer } from './consumer.ts';
 import { nodeEnvironment } from './environment.ts';
+import type { Message } from './message.ts';
 import { MessageId } from './message-id.ts';
 import type { ConsumerOptions } from './options.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
@@ -277,6 +278,21 @@ describe('iterations', () => {
     expect(await iteration.next()).toEqual({ done: true, value: undefined });
     for await (const message of consumer.messages({ untilEnd: true })) seen.push(message.data.toString());
     expect(seen).toEqual(numbered(9));
+  });
+
+  test('a loop ends when the consumer begins to close, whatever comes before that is through', async () => {
+    await publish(['a']);
+    const [consumer, other] = [await subscribe(), await subscribe({ subscription: 'other' })];
+    const iteration = consumer.messages();
+    const { value } = await iteration.next();
+    broker.hooks.ack = () => 'confirmSilently';
+    const acked = consumer.acknowledge(value as Message);
+    const closing = consumer.close();
+    await publish(['late']);
+    expect(await take(other, 2)).toEqual(['a', 'late']); // those of the first come before
+    expect(await iteration.next()).toEqual({ done: true, value: undefined });
+    for (const stream of broker.consumeStreams) stream.send({ ackReceipts: [{ consumer: 1, ackId: 1 }] });
+    await Promise.all([acked, closing]);
   });
 
   test('a loop to the end can be aborted while the end is looked for', async () => {

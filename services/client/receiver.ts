@@ -270,7 +270,7 @@ export class Receiver implements ConsumeMember {
   }
 
   delivery(delivery: Delivery): void {
-    if (this.#state !== 'open') return;
+    if (!this.#handsOut) return;
     const { ledgerId, entryId, block } = delivery;
     if (crc32c(block) !== delivery.crc32c) {
       this.#arrivedDamaged(`${ledgerId}:${entryId}`);
@@ -297,8 +297,13 @@ export class Receiver implements ConsumeMember {
     this.#reopen(error);
   }
 
+  /** While it closes, the last acknowledgments keep it open: what comes then is nobody's. */
+  get #handsOut(): boolean {
+    return this.#state === 'open' && this.#refusal === undefined;
+  }
+
   loss({ firstIndex, lastIndex, error }: Loss): void {
-    if (this.#state !== 'open') return;
+    if (!this.#handsOut) return;
     this.queue.addLost(firstIndex, lastIndex + 1, fromWireError(error));
     this.#takers.serve();
   }
