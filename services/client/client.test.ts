@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { queryObjects } from 'node:v8';
 import { describe, expect, test } from 'vitest';
+import type { Epoch, MessageIndex } from '../lib/ids.ts';
 import type { ClientOptions, ConsumerOptions, ProducerOptions, ReaderOptions } from './index.ts';
 import { Client } from './index.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
@@ -159,6 +160,32 @@ test('one connection carries many producers and consumers', async () => {
   expect(broker.streamsOpened).toBe(2);
   await client.close();
   broker.crash();
+});
+
+test('who is closed for good in the frame that opens it is not opened', async () => {
+  const broker = await new FakeBroker().listen();
+  const client = new Client({ serviceUrl: broker.url });
+  const error = { code: 'TOPIC_NOT_FOUND', message: 'deleted', retryable: false, details: {} };
+  broker.hooks.open = ({ producer }) => {
+    const opened = [{ producer, name: 'p', epoch: 0 as Epoch }];
+    for (const stream of broker.publishStreams) stream.send({ opened, closed: [{ producer, error }] });
+    return error; // of no consequence
+  };
+  broker.hooks.subscribe = ({ consumer }) => {
+    const at = { nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
+    const subscribed = [{ consumer, name: 'c', ...at }];
+    for (const stream of broker.consumeStreams) stream.send({ subscribed, closed: [{ consumer, error }] });
+    return error;
+  };
+  const openings = [
+    client.createProducer({ topic: 't' }),
+    client.subscribe({ topic: 't', subscription: 's' }),
+    client.createReader({ topic: 't' }),
+  ];
+  for (const { code, message } of await Promise.all(openings.map(rejection))) {
+    expect([code, message]).toEqual(['TOPIC_NOT_FOUND', 'deleted']);
+  }
+  await endOf(client, broker);
 });
 
 /** How many objects of a class are alive. Node 20 has it; its types do not. */

@@ -79,6 +79,7 @@ export class Client implements AsyncDisposable {
     const session = new ProducerSession({ channel, topic: config.topic, name: config.producerName });
     session.start();
     const granted = await this.#whenOpen(session.granted, session, `a producer on ${config.topic}`, wait);
+    this.#checkAlive(session.failure);
     const producer = new Producer({
       channel,
       session,
@@ -122,6 +123,7 @@ export class Client implements AsyncDisposable {
     };
     receiver.start(onClosed);
     const name = await this.#whenOpen(receiver.opened, receiver, what, wait);
+    this.#checkAlive(receiver.refusal);
     made = make(receiver, name, onClosed);
     return this.#keep(made);
   }
@@ -139,6 +141,11 @@ export class Client implements AsyncDisposable {
   #checkOpen(wait: WaitOptions | undefined): void {
     if (wait?.signal?.aborted === true) throw abortReason(wait.signal);
     if (this.#closed !== undefined) throw this.#closed;
+  }
+
+  /** The answer that opened it may have come together with its end. @throws MagnetarError why it is over */
+  #checkAlive(failure: MagnetarError | undefined): void {
+    if (failure !== undefined) throw this.#closed ?? failure;
   }
 
   /** Waits for an opening to be answered, for as long as an operation may take; gives it up otherwise. */

@@ -76,6 +76,11 @@ export class ProducerSession implements PublishMember {
     return this.#lastError ?? this.#channel.lastError;
   }
 
+  /** Why it is over; absent while it is not. */
+  get failure(): MagnetarError | undefined {
+    return this.#state === 'ended' ? (this.#lastError ?? closedError(this.#topic)) : undefined;
+  }
+
   get open(): boolean {
     return this.#state === 'open';
   }
@@ -100,10 +105,9 @@ export class ProducerSession implements PublishMember {
     this.#channel.attach(this);
   }
 
-  /** Says who is told of what becomes of batches. */
+  /** Says who is told of what becomes of batches. Not once it is over: nothing would be told. */
   tell(events: ProducerEvents): void {
     this.#events = events;
-    if (this.#state === 'ended') events.failed(this.#lastError ?? closedError(this.#topic));
   }
 
   /** Puts a batch behind all others and sends it as soon as it can. */
