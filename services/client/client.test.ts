@@ -173,7 +173,7 @@ test('who is closed for good in the frame that opens it is not opened', async ()
   };
   broker.hooks.subscribe = ({ consumer }) => {
     const at = { nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
-    const subscribed = [{ consumer, name: 'c', ...at }];
+    const subscribed = [{ consumer, name: 'c', ...at, topicIdentity: 't', subscriptionIdentity: 's' }];
     for (const stream of broker.consumeStreams) stream.send({ subscribed, closed: [{ consumer, error }] });
     return error;
   };
