@@ -1,5 +1,4 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { Gate } from '../ledger/testing/gate.ts';
 import { memoryBudget } from '../runtime/memory.ts';
 import { until } from '../runtime/testing/until.ts';
 import type { ConsumeRequest, Receipt } from '../wire/frames.ts';
@@ -10,6 +9,7 @@ import {
   acked,
   consumer,
   deliveriesOf,
+  holdAppends,
   PLENTY,
   producer,
   publish,
@@ -140,14 +140,7 @@ describe('consuming', () => {
   test('a subscription is free for who comes behind the close of a consumer that is not open yet', async () => {
     const broker = await startWorld();
     await producer(broker);
-    const [bookie] = world.cluster.bookies;
-    const [stored, underWay] = [new Gate(), new Gate()];
-    if (bookie === undefined) throw new Error('there is a bookie');
-    bookie.before = async ({ type }) => {
-      if (type !== 'append') return;
-      underWay.open();
-      await stored.passed;
-    };
+    const { underWay, stored } = holdAppends(world.cluster);
     const out = broker.consume();
     out.send({ hello: HELLO, subscribes: [subscribe(1, TOPIC, { instance: Buffer.from('me') })], ...close(1) });
     out.send({ subscribes: [subscribe(2, TOPIC, { instance: Buffer.from('you') })] });

@@ -1,6 +1,5 @@
 import type { Subscribe } from '../wire/frames.ts';
 import { afterEach, describe, expect, test } from 'vitest';
-import { Gate } from '../ledger/testing/gate.ts';
 import { smallMemory } from '../runtime/testing/small-memory.ts';
 import {
   batch,
@@ -14,6 +13,7 @@ import {
 import {
   consumer,
   deliveriesOf,
+  holdAppends,
   opened,
   producer,
   publish,
@@ -191,15 +191,7 @@ describe('publishing', () => {
   test('who comes while batches of the name are under way is told of them once they are stored', async () => {
     const broker = await startWorld();
     const old = await producer(broker, 'p', 'me');
-    const [bookie] = world.cluster.bookies;
-    const stored = new Gate();
-    const underWay = new Gate();
-    if (bookie === undefined) throw new Error('there is a bookie');
-    bookie.before = async ({ type }) => {
-      if (type !== 'append') return;
-      underWay.open();
-      await stored.passed;
-    };
+    const { underWay, stored } = holdAppends(world.cluster);
     old.send({ batches: [batch(1, 'p', 0, ['a', 'b'])] });
     await underWay.passed;
     const next = broker.publish();
@@ -213,15 +205,7 @@ describe('publishing', () => {
   test('a half-closed stream ends when its producer is fenced while it waits for those', async () => {
     const broker = await startWorld();
     const old = await producer(broker, 'p', 'me');
-    const [bookie] = world.cluster.bookies;
-    const stored = new Gate();
-    const underWay = new Gate();
-    if (bookie === undefined) throw new Error('there is a bookie');
-    bookie.before = async ({ type }) => {
-      if (type !== 'append') return;
-      underWay.open();
-      await stored.passed;
-    };
+    const { underWay, stored } = holdAppends(world.cluster);
     old.send({ batches: [batch(1, 'p', 0, ['a'])] });
     await underWay.passed;
     const next = broker.publish();
@@ -259,14 +243,7 @@ describe('publishing', () => {
     expect((await opened(stream, 2)).error).toBeUndefined();
     expect(stream.frames.flatMap((f) => f.closed ?? [])).toEqual([{ producer: 1 }]);
 
-    const [bookie] = world.cluster.bookies;
-    const [stored, underWay] = [new Gate(), new Gate()];
-    if (bookie === undefined) throw new Error('there is a bookie');
-    bookie.before = async ({ type }) => {
-      if (type !== 'append') return;
-      underWay.open();
-      await stored.passed;
-    };
+    const { underWay, stored } = holdAppends(world.cluster);
     stream.send({ batches: [batch(2, 'p', 0, ['a'])] });
     await underWay.passed;
     const next = broker.publish();

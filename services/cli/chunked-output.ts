@@ -1,6 +1,7 @@
 import type { Writable } from 'node:stream';
 import { MagnetarError } from '../lib/errors.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { platformReason } from './text.ts';
 
 const CHUNK_BYTES = 262_144;
 const PENDING_BYTES = 2_097_152;
@@ -19,8 +20,7 @@ function isClosed(error: Error): boolean {
 
 /** The output takes no more, such as a file on a full disk. */
 function cannotWriteOutput(error: Error): MagnetarError {
-  const text = `cannot write the output (${'code' in error ? String(error.code) : error.message})`;
-  return new MagnetarError('UNAVAILABLE', text, { cause: error });
+  return new MagnetarError('UNAVAILABLE', `cannot write the output (${platformReason(error)})`, { cause: error });
 }
 
 /** What is to be said of an error of stdout; undefined: nothing, its reader has gone away. */

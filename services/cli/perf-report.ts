@@ -1,9 +1,9 @@
 import { promises, type Writable } from 'node:stream';
-import { MagnetarError, toMagnetarError } from '../lib/errors.ts';
+import { MagnetarError } from '../lib/errors.ts';
 import type { Timer } from '../runtime/clock.ts';
 import type { Histogram } from '../runtime/histogram.ts';
 import type { Shell } from './shell.ts';
-import { countText } from './text.ts';
+import { countText, platformReason } from './text.ts';
 
 const SECOND_MS = 1_000;
 const CSV_HEADER = 'second,messages,msgPerSec,mbPerSec,p50Ms,p99Ms,p999Ms,maxMs,errors\n';
@@ -220,6 +220,5 @@ export interface PerfFacts {
 }
 
 function cannotWrite(name: string, error: unknown): MagnetarError {
-  const reason = error instanceof Error && 'code' in error ? String(error.code) : toMagnetarError(error).message;
-  return new MagnetarError('INVALID_ARGUMENT', `cannot write ${name} (${reason})`, { cause: error });
+  return new MagnetarError('INVALID_ARGUMENT', `cannot write ${name} (${platformReason(error)})`, { cause: error });
 }

@@ -7,6 +7,7 @@ import { LineSplitter } from './line-splitter.ts';
 import { Progress } from './progress.ts';
 import { RateLimit } from './rate-limit.ts';
 import { EXIT_DONE, EXIT_FAILED, type Shell } from './shell.ts';
+import { platformReason } from './text.ts';
 
 /** What one publication holds that is not acknowledged. */
 const WINDOW_BYTES = 16_777_216;
@@ -181,8 +182,7 @@ async function openInput(shell: Shell, { file, texts }: ProduceOptions): Promise
 
 function inputError(name: string, error: unknown): MagnetarError {
   if (error instanceof MagnetarError) return error;
-  const reason = error instanceof Error && 'code' in error ? String(error.code) : toMagnetarError(error).message;
-  return new MagnetarError('INVALID_ARGUMENT', `cannot read ${name} (${reason})`, { cause: error });
+  return new MagnetarError('INVALID_ARGUMENT', `cannot read ${name} (${platformReason(error)})`, { cause: error });
 }
 
 /** Where a publication ended before its input did. */

@@ -1,3 +1,5 @@
+import { toMagnetarError } from '../lib/errors.ts';
+
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB'] as const;
 
 /** A number of bytes for people: "1.2 MB". */
@@ -23,4 +25,9 @@ export function messagesText(count: number): string {
 /** One line: what an error says, without what would break it. */
 export function oneLine(text: string): string {
   return text.replaceAll(/\s*\n\s*/g, ' ').trim();
+}
+
+/** Why the platform cannot: the code of its error, such as ENOSPC, or else what the error says. */
+export function platformReason(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : toMagnetarError(error).message;
 }

@@ -41,8 +41,6 @@ interface Flight {
   expired: boolean;
   /** The bookie has it. */
   sent: boolean;
-  /** It failed in the queue, where it is passed over. */
-  dropped: boolean;
   /** Its bytes are charged to the lane's memory: whoever sent it has been told what became of it. */
   charged: boolean;
 }
@@ -123,7 +121,7 @@ export class BookieLane {
       this.#environment.clock.nextTurn(() => copy.settled(new MagnetarError('QUEUE_FULL', message)));
       return;
     }
-    const flight: Flight = { copy, lagging: false, expired: false, sent: false, dropped: false, charged: false };
+    const flight: Flight = { copy, lagging: false, expired: false, sent: false, charged: false };
     this.#flights.set(copy, flight);
     this.#appendDeadlines.add(flight);
     this.#queue.push(flight);
@@ -135,9 +133,9 @@ export class BookieLane {
       const { entries, bytes } = this.#inFlight;
       if (entries >= this.#limits.inFlightEntries || bytes >= this.#limits.inFlightBytes) break;
       const flight = this.#queue[this.#head++] as Flight;
-      if (flight.dropped) this.#dropped--;
-      else if (flight.expired) this.#land(flight);
-      else this.#send(flight);
+      if (!flight.expired) this.#send(flight);
+      else if (flight.lagging) this.#land(flight);
+      else this.#dropped--;
     }
     if (this.#head === this.#queue.length || this.#head > 1_024) {
       this.#queue = this.#queue.slice(this.#head);
@@ -155,10 +153,9 @@ export class BookieLane {
 
   #drop(flight: Flight): void {
     this.#land(flight);
-    flight.dropped = true;
     this.#dropped++;
     if (this.#dropped * 2 <= this.#queue.length - this.#head) return;
-    this.#queue = this.#queue.slice(this.#head).filter(({ dropped }) => !dropped);
+    this.#queue = this.#queue.slice(this.#head).filter(({ expired, lagging }) => !expired || lagging);
     this.#head = 0;
     this.#dropped = 0;
   }

@@ -238,10 +238,10 @@ export class ConsumeSession {
     this.#dependencies.stats.errors.add('subscribe', error.code);
     this.#ended.add(number);
     const nowhere = { name: '', nextIndex: 0 as MessageIndex, endIndex: 0 as MessageIndex, moves: 0 };
-    const nothing = { topicIdentity: '', subscriptionIdentity: '' };
+    const ofNothing = { ...nowhere, topicIdentity: '', subscriptionIdentity: '' };
     this.#stream.refuse({
       kind: 'subscribed',
-      subscribed: { consumer: number, error: toWireError(error), ...nowhere, ...nothing },
+      subscribed: { consumer: number, error: toWireError(error), ...ofNothing },
     });
   }
 

@@ -1,5 +1,7 @@
 /** What tests of the broker do over its streams. */
 import type { Delivery, ProducerOpened, Receipt, Subscribe, Subscribed } from '../../wire/frames.ts';
+import { Gate } from '../../ledger/testing/gate.ts';
+import type { MemoryCluster } from '../../ledger/testing/memory-cluster.ts';
 import {
   batch,
   type ConsumeStream,
@@ -86,4 +88,17 @@ export async function ackError(stream: ConsumeStream, ackId: number): Promise<st
   return stream.until(
     (frames) => frames.flatMap((f) => f.ackReceipts ?? []).find((r) => r.ackId === ackId)?.error?.code,
   );
+}
+
+/** Holds what is appended to the first bookie: `underWay` opens with the first of it, and it is stored once `stored` opens. */
+export function holdAppends(cluster: MemoryCluster): { readonly underWay: Gate; readonly stored: Gate } {
+  const [bookie] = cluster.bookies;
+  if (bookie === undefined) throw new Error('there is a bookie');
+  const [underWay, stored] = [new Gate(), new Gate()];
+  bookie.before = async ({ type }) => {
+    if (type !== 'append') return;
+    underWay.open();
+    await stored.passed;
+  };
+  return { underWay, stored };
 }

@@ -196,7 +196,7 @@ export class Topics {
     };
     slot.opening.then((topic) => {
       if (this.#slots.get(key) !== slot) {
-        void this.#refuseLate(key, topic);
+        void this.#refuseLate(key, topic, slot);
         return;
       }
       slot.topic = topic;
@@ -214,14 +214,9 @@ export class Topics {
    * A topic that came when its slot had been given up: another one may be open by now, of the same record. Whoever waited for this
    * one opens it again. Never rejects.
    */
-  async #refuseLate(key: string, topic: Topic): Promise<void> {
-    const { options, environment } = this.#dependencies;
+  async #refuseLate(key: string, topic: Topic, { opening }: Slot): Promise<void> {
     topic.fail(new MagnetarError('NOT_OWNER', `topic ${key} was closed while it was being opened; open it again`));
-    try {
-      await topic.close(async (work) => this.#within(work, options.closeMs, `closing topic ${key}`));
-    } catch (error) {
-      environment.logger.warn('topic was not closed cleanly', { topic: key, error });
-    }
+    await this.#closeTopic(key, opening);
   }
 
   /** As many at a time as there is memory for. */
@@ -251,15 +246,20 @@ export class Topics {
   }
 
   async #closeSlot(key: string, slot: Slot): Promise<void> {
+    await this.#closeTopic(key, slot.opening);
+    if (this.#slots.get(key) === slot) this.#slots.delete(key);
+  }
+
+  /** Closes a topic once it is open, as far as that is possible in time. Never rejects. */
+  async #closeTopic(key: string, opening: Promise<Topic>): Promise<void> {
     const { options, environment } = this.#dependencies;
     const what = `closing topic ${key}`;
     try {
-      const topic = await this.#within(slot.opening, options.closeMs, what);
+      const topic = await this.#within(opening, options.closeMs, what);
       await topic.close(async (work) => this.#within(work, options.closeMs, what));
     } catch (error) {
       environment.logger.warn('topic was not closed cleanly', { topic: key, error });
     }
-    if (this.#slots.get(key) === slot) this.#slots.delete(key);
   }
 
   #scheduleSweep(): void {
