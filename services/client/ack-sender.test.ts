@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { silentLogger } from '../runtime/logger.ts';
+import { RunningClock } from '../runtime/running-clock.ts';
 import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { seededRandom } from '../runtime/testing/seeded-random.ts';
 import { AckSender } from './ack-sender.ts';
@@ -19,7 +20,7 @@ const standing = (): string => 'the consumer is not open: no such luck';
 
 function fixture(): Fixture {
   const clock = new ManualClock();
-  const environment = { clock, random: seededRandom(1), logger: silentLogger };
+  const environment = { clock: new RunningClock(clock), random: seededRandom(1), logger: silentLogger };
   const acks = new AckSender({ environment, timeoutMs: TIMEOUT_MS, subscription: 's', ready: () => {}, standing });
   const outcomes = new Map<number, string>();
   return {

@@ -10,13 +10,12 @@ import { AckWindow } from './protocol/ack-window.ts';
 import { reconnectDelay } from './stream-keeper.ts';
 
 interface AckWaiter extends Deferred<void> {
-  /** In the time that this process was running. */
   readonly deadline: number;
 }
 
-/** How often it is looked whether this process runs: where it stood still for longer, that does not count. */
-const LOOK_MS = 1_000;
-/** Acknowledgments that cannot be sent are gathered, and share a deadline, for this part of the timeout, and LOOK_MS. */
+/** How often it is looked, at the least, what is late. */
+const SWEEP_MS = 1_000;
+/** Acknowledgments that cannot be sent are gathered, and share a deadline, for this part of the timeout, and SWEEP_MS. */
 const GATHERING_PART = 1 / 8;
 
 /** What an AckSender is made of. */
@@ -36,10 +35,6 @@ export class AckSender {
   readonly #options: AckSenderOptions;
   readonly #window: AckWindow<AckWaiter>;
   #sweep: Timer | undefined;
-  /** When the sweep is due, on the monotonic clock. */
-  #due = 0;
-  /** So long this process has stood still: receipts lay in its socket meanwhile, or it was not there to connect again. */
-  #stoodStill = 0;
   /** Until it fires, nothing is sent: the broker had refused for the time being. */
   #pause: Timer | undefined;
   #attempt = 0;
@@ -52,21 +47,14 @@ export class AckSender {
   }
 
   #newWaiter(): AckWaiter {
-    const { timeoutMs } = this.#options;
+    const { timeoutMs, environment } = this.#options;
     if (this.#sweep === undefined) this.#sweepIn(timeoutMs);
-    return { ...deferred<void>(), deadline: this.#running + timeoutMs };
-  }
-
-  /** How long this process was running, in ms, from somewhere on. */
-  get #running(): number {
-    return this.#options.environment.clock.monotonic() - this.#stoodStill;
+    return { ...deferred<void>(), deadline: environment.clock.monotonic() + timeoutMs };
   }
 
   #sweepIn(ms: number): void {
-    const { clock } = this.#options.environment;
-    const wait = Math.min(Math.max(ms, 1), LOOK_MS);
-    this.#due = clock.monotonic() + wait;
-    this.#sweep = clock.after(wait, () => this.#sweepNow(), { unref: true });
+    const wait = Math.min(Math.max(ms, 1), SWEEP_MS);
+    this.#sweep = this.#options.environment.clock.after(wait, () => this.#sweepNow(), { unref: true });
   }
 
   /** True when there is something to send, and it may be sent. */
@@ -131,9 +119,7 @@ export class AckSender {
 
   #sweepNow(): void {
     this.#sweep = undefined;
-    const late = this.#options.environment.clock.monotonic() - this.#due;
-    if (late > LOOK_MS) this.#stoodStill += late;
-    const now = this.#running;
+    const now = this.#options.environment.clock.monotonic();
     const { oldest, gathering } = this.#window;
     if (oldest !== undefined && oldest.deadline <= now) {
       const error = this.#late();

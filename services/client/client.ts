@@ -1,5 +1,6 @@
 import { MagnetarError } from '../lib/errors.ts';
 import { withDeadline } from '../runtime/deadline.ts';
+import { RunningClock } from '../runtime/running-clock.ts';
 import type { WaitOptions } from './abort.ts';
 import { abortReason, unlessAborted } from './abort.ts';
 import { ConsumeChannel } from './consume-channel.ts';
@@ -45,7 +46,8 @@ export class Client implements AsyncDisposable {
   /** `environment` is for simulations. @throws MagnetarError INVALID_ARGUMENT */
   constructor(options: ClientOptions, environment: ClientEnvironment = nodeEnvironment) {
     this.#config = checkClientOptions(options);
-    this.#environment = { ...environment, logger: this.#config.logger ?? environment.logger };
+    const clock = new RunningClock(environment.clock);
+    this.#environment = { ...environment, clock, logger: this.#config.logger ?? environment.logger };
     this.#link = new Link(this.#config.serviceUrl);
     const { operationTimeoutMs } = this.#config;
     const parts = { environment: this.#environment, link: this.#link, operationTimeoutMs };

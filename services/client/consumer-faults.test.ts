@@ -2,8 +2,8 @@ import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis, SequenceId } from '../lib/ids.ts';
-import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
+import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { BlockBuilder } from '../wire/block.ts';
 import type { Delivery, SeekDone } from '../wire/frames.ts';
 import { deferred } from './abort.ts';
@@ -144,33 +144,31 @@ describe('a seek that comes to nothing, or too late', () => {
 });
 
 test('a seek has its time, no more, also when it waits for acknowledgments first', async () => {
-  const late: (() => void)[] = [];
-  const clock: Clock = {
-    ...nodeClock,
-    after(ms, callback, options) {
-      if (ms !== 45_000) return nodeClock.after(ms, callback, options);
-      late.push(callback);
-      return { cancel() {} };
-    },
-  };
   await publish(['a']);
-  await using patient = new Client(
-    { serviceUrl: broker.url, operationTimeoutMs: 45_000 },
-    { ...nodeEnvironment, clock },
-  );
+  const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+  const patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, { ...nodeEnvironment, clock });
   const consumer = await subscribe({}, patient);
   broker.hooks.ack = () => 'confirmSilently';
-  const acked = consumer.acknowledge(await consumer.receive());
-  const [stream] = broker.consumeStreams;
-  while (stream?.acks.length !== 1) await turn();
-  late.length = 0;
-  const seeking = rejection(consumer.seek('earliest'));
+  broker.hooks.answerSeek = () => {
+    asked.resolve();
+    return false;
+  };
+  const asked = deferred<void>();
+  const acked = rejection(consumer.acknowledge(await consumer.receive()));
+  clock.advance(1_000);
+  let failure: MagnetarError | undefined;
+  const seeking = rejection(consumer.seek('earliest')).then((error) => (failure = error));
   await turn();
-  expect(late.length).toBe(1);
-  for (const callback of late) callback();
+  clock.advance(44_000);
+  expect((await acked).code).toBe('DEADLINE_EXCEEDED');
+  await asked.promise;
+  clock.advance(999);
+  await turn();
+  expect(failure).toBeUndefined();
+  clock.advance(1);
   expect((await seeking).message).toContain('was not moved within 45000 ms');
-  stream.send({ ackReceipts: [{ consumer: 1, ackId: 1 }] });
-  await acked;
+  broker.crash();
+  await patient.close();
 });
 
 describe('a subscription that somebody else has moved', () => {
@@ -210,12 +208,14 @@ describe('reopening', () => {
     const clock = {
       ...nodeClock,
       after: (...[ms, callback, options]: Parameters<typeof nodeClock.after>) => {
-        if (ms > 5_000) return nodeClock.after(ms, callback, options);
+        if (ms >= 1_000) return nodeClock.after(ms, callback, options); // a deadline
         if (waits.push(ms) === 6) enough.resolve();
         return nodeClock.after(0, callback, options);
       },
     };
-    await using own = new Client({ serviceUrl: broker.url, operationTimeoutMs: 20_000 }, { ...nodeEnvironment, clock });
+    const random = { ...nodeEnvironment.random, next: () => 0 }; // waits are as short as may be: below a second
+    const environment = { ...nodeEnvironment, clock, random };
+    await using own = new Client({ serviceUrl: broker.url, operationTimeoutMs: 20_000 }, environment);
     broker.hooks.subscribe = () => {
       setImmediate(() => {
         for (const stream of broker.consumeStreams) stream.closeConsumers('NOT_OWNER', true);
@@ -381,20 +381,12 @@ test('a broker that says no hello is given up while those who wait still have ti
     opened.resolve();
     return ++hellos > 1;
   };
-  const late: (() => void)[] = [];
-  const clock: Clock = {
-    ...nodeClock,
-    after(ms, callback, options) {
-      if (ms !== 10_000) return nodeClock.after(ms, callback, options);
-      late.push(callback);
-      return { cancel() {} };
-    },
-  };
-  const environment = { ...nodeEnvironment, clock };
-  await using patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, environment);
+  const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+  const patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, { ...nodeEnvironment, clock });
   const subscribing = subscribe({}, patient);
   await opened.promise;
-  for (const callback of late.splice(0)) callback();
+  clock.advance(10_000);
   await subscribing;
   expect(hellos).toBe(2);
+  await patient.close();
 });

@@ -81,8 +81,6 @@ export class Producer implements AsyncDisposable {
   #turnAsked = false;
   #delay: Timer | undefined;
   #sweep: Timer | undefined;
-  /** A deadline that had passed when it was looked at: it is looked at once more. */
-  #overdue: number | undefined;
   /** Why nothing can be sent any more. */
   #refusal: MagnetarError | undefined;
   #closing: Promise<void> | undefined;
@@ -389,12 +387,6 @@ export class Producer implements AsyncDisposable {
     const left = deadline - this.#channel.environment.clock.monotonic();
     if (left > 0) {
       this.#sweepIn(left);
-      return;
-    }
-    // This process stood still for so long: receipts may lie in its socket, or it was not there to connect again.
-    if (left < 0 && deadline !== this.#overdue) {
-      this.#overdue = deadline;
-      this.#sweepIn(Math.min(-left, sendTimeoutMs));
       return;
     }
     const reason = this.#session.lastError;

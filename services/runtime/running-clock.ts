@@ -1,0 +1,70 @@
+import type { Millis } from '../lib/ids.ts';
+import type { Clock, Timer } from './clock.ts';
+
+/** How often a timer looks whether this process runs. What fires later than this after its time, fires after a standstill. */
+const LOOK_MS = 1_000;
+
+/**
+ * A clock whose spans do not count while this process stands still: stopped, starved, or its machine asleep. What others
+ * have answered meanwhile lies unread in its sockets, so after a standstill each timer waits once more, for its own time but
+ * at most a second, and only then fires.
+ */
+export class RunningClock implements Clock {
+  readonly #clock: Clock;
+  /** So long the process is known to have stood still. */
+  #stoodStill = 0;
+  /** When it was last seen to run, and when the last standstill ended, on the inner clock. */
+  #seen = Number.NEGATIVE_INFINITY;
+  #resumed = Number.NEGATIVE_INFINITY;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  now(): Millis {
+    return this.#clock.now();
+  }
+
+  monotonic(): number {
+    return this.#clock.monotonic() - this.#stoodStill;
+  }
+
+  nextTurn(callback: () => void): void {
+    this.#clock.nextTurn(callback);
+  }
+
+  after(ms: number, callback: () => void, options?: { unref?: boolean }): Timer {
+    let inner: Timer;
+    let left = ms;
+    let waitedMore = false;
+    const arm = (): void => {
+      const wait = Math.min(left, LOOK_MS);
+      left -= wait;
+      const due = this.#clock.monotonic() + wait;
+      inner = this.#clock.after(wait, () => fire(due), options);
+    };
+    const fire = (due: number): void => {
+      const running = this.#look(due);
+      if (left <= 0 && !waitedMore) {
+        waitedMore = true;
+        left = Math.min(ms, LOOK_MS) - running;
+      }
+      if (left > 0) arm();
+      else callback();
+    };
+    arm();
+    return { cancel: () => inner.cancel() };
+  }
+
+  /** Notes a standstill that a timer tells of, by being late. Returns for how long the process has been running since the last one. */
+  #look(due: number): number {
+    const now = this.#clock.monotonic();
+    const late = now - Math.max(due, this.#seen);
+    this.#seen = now;
+    if (late > LOOK_MS) {
+      this.#stoodStill += late;
+      this.#resumed = now;
+    }
+    return now - this.#resumed;
+  }
+}
