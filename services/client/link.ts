@@ -17,6 +17,8 @@ const OTHER_PORT = 'name the port that is for apps, by default 7650';
 export class Link {
   readonly url: ServiceUrl;
   #client: GrpcClient;
+  /** By which connection a stream goes. */
+  readonly #carriers = new WeakMap<object, GrpcClient>();
 
   constructor(url: ServiceUrl) {
     this.url = url;
@@ -32,11 +34,24 @@ export class Link {
    * which it refuses streams at once, and those who open streams again have waited already.
    */
   openStream<Request, Response>(method: StreamMethod<Request, Response>): WireStream<Request> {
-    if (this.#client.getChannel().getConnectivityState(false) === connectivityState.TRANSIENT_FAILURE) {
-      this.#client.close();
-      this.#client = this.#connect();
-    }
-    return openStream(this.#client, method);
+    if (this.#client.getChannel().getConnectivityState(false) === connectivityState.TRANSIENT_FAILURE)
+      this.#reconnect();
+    const stream = openStream(this.#client, method);
+    this.#carriers.set(stream, this.#client);
+    return stream;
+  }
+
+  /**
+   * Nothing comes on a new stream: the next one goes by a new connection. One whose packets are lost tries again ever more
+   * seldom, up to two minutes apart, and would not notice for so long that the network is back. Other streams go on.
+   */
+  distrust(stream: WireStream<never>): void {
+    if (this.#carriers.get(stream) === this.#client) this.#reconnect();
+  }
+
+  #reconnect(): void {
+    this.#client.close();
+    this.#client = this.#connect();
   }
 
   /** Why a stream ended, in the words of this project. */

@@ -83,6 +83,7 @@ export class StreamKeeper<
     stream.on('end', () => this.#lost(stream, new MagnetarError('UNAVAILABLE', this.#text('ended the stream'))));
     stream.write({ hello: HELLO } as Request);
     this.#timer = environment.clock.after(helloTimeoutMs, () => {
+      link.distrust(stream);
       this.#lost(stream, new MagnetarError('UNAVAILABLE', this.#text(`did not answer within ${helloTimeoutMs} ms`)));
     });
   }

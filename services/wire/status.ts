@@ -88,7 +88,8 @@ export function fromStatus(error: FailedStatus): MagnetarError {
  * What grpc-js says, under several codes, of a stream that broke off. An app that cancels reads 'Cancelled on client', and
  * our servers end streams with an ErrorInfo.
  */
-const CONNECTION_LOST = /RST_STREAM|^Call cancelled$|^Connection dropped$|^read E[A-Z]+$|^Bandwidth exhausted/;
+const CONNECTION_LOST =
+  /RST_STREAM|^Call cancelled$|^Connection dropped$|^Channel closed before call started$|^read E[A-Z]+$|^Bandwidth exhausted/;
 
 /** gRPC's own statuses, where they mean something of ours; every other one is INTERNAL. */
 const plainCodes: ReadonlyMap<number | undefined, ErrorCode> = new Map<number | undefined, ErrorCode>([
