@@ -48,28 +48,28 @@ test('a broker that is back is reached by the next try, whatever came before', a
   expect(await attempt()).toBe('hello');
 });
 
+/** Passes connections on; the first `mute` of them get no answer. */
+async function relay(mute: number): Promise<Server & { readonly sockets: Socket[] }> {
+  const sockets: Socket[] = [];
+  const server = createServer((near) => {
+    sockets.push(near);
+    near.on('error', () => {});
+    if (sockets.length <= mute) return;
+    const far = connect(Number(new URL(broker.url).port), '127.0.0.1');
+    far.on('error', () => near.destroy());
+    far.on('close', () => near.destroy());
+    near.on('close', () => far.destroy());
+    near.pipe(far).pipe(near);
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return Object.assign(server, { sockets });
+}
+
+function urlOf(server: Server): string {
+  return `grpc://127.0.0.1:${(server.address() as AddressInfo).port}`;
+}
+
 describe('a network that loses everything for a while', () => {
-  /** Passes connections on; the first `mute` of them get no answer. */
-  async function relay(mute: number): Promise<Server & { readonly sockets: Socket[] }> {
-    const sockets: Socket[] = [];
-    const server = createServer((near) => {
-      sockets.push(near);
-      near.on('error', () => {});
-      if (sockets.length <= mute) return;
-      const far = connect(Number(new URL(broker.url).port), '127.0.0.1');
-      far.on('error', () => near.destroy());
-      far.on('close', () => near.destroy());
-      near.on('close', () => far.destroy());
-      near.pipe(far).pipe(near);
-    });
-    await once(server.listen(0, '127.0.0.1'), 'listening');
-    return Object.assign(server, { sockets });
-  }
-
-  function urlOf(server: Server): string {
-    return `grpc://127.0.0.1:${(server.address() as AddressInfo).port}`;
-  }
-
   test('a client whose connection stays mute makes another one, for all of its streams', async () => {
     const server = await relay(2);
     const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
