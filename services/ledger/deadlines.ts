@@ -1,25 +1,23 @@
 /**
  * Deadlines of one length for many requests, with one timer: they end in the order in which they began, so a sweep looks at
- * the oldest alone. A request ends up to a quarter of its time late. When this process itself stood still, answers may lie in
- * its sockets: then it reads those first.
+ * the oldest alone. A request ends up to a quarter of its time late. A standstill of this process does not count.
  */
 import type { Clock, Timer } from '../runtime/clock.ts';
+import { RunningClock } from '../runtime/running-clock.ts';
 
 const SWEEPS_PER_DEADLINE = 8;
 
 export class Deadlines<Request> {
-  readonly #clock: Clock;
+  readonly #clock: RunningClock;
   readonly #ms: number;
   readonly #expired: (request: Request) => void;
-  /** In order of insertion: the moment at which each ends, in monotonic time. */
+  /** In order of insertion: the moment at which each ends. */
   readonly #ends = new Map<Request, number>();
   #timer: Timer | undefined;
-  /** When the next sweep is due. */
-  #due = 0;
 
   /** `expired` is called for each request that is not removed in time. */
   constructor(clock: Clock, ms: number, expired: (request: Request) => void) {
-    this.#clock = clock;
+    this.#clock = new RunningClock(clock);
     this.#ms = ms;
     this.#expired = expired;
   }
@@ -41,17 +39,14 @@ export class Deadlines<Request> {
   }
 
   #arm(): Timer {
-    const ms = this.#ms / SWEEPS_PER_DEADLINE;
-    this.#due = this.#clock.monotonic() + ms;
-    return this.#clock.after(ms, () => this.#sweep(), { unref: true });
+    return this.#clock.after(this.#ms / SWEEPS_PER_DEADLINE, () => this.#sweep(), { unref: true });
   }
 
   #sweep(): void {
     this.#timer = undefined;
     const now = this.#clock.monotonic();
-    const stalled = now - this.#due > this.#ms / SWEEPS_PER_DEADLINE;
     for (const [request, end] of this.#ends) {
-      if (end > now || stalled) break;
+      if (end > now) break;
       this.#ends.delete(request);
       this.#expired(request);
     }

@@ -4,9 +4,10 @@
  */
 import { assert } from '../lib/assert.ts';
 import { MagnetarError } from '../lib/errors.ts';
-import type { Timer } from '../runtime/clock.ts';
+import type { Clock, Timer } from '../runtime/clock.ts';
 import type { Environment } from '../runtime/environment.ts';
 import { backoff } from '../runtime/random.ts';
+import { RunningClock } from '../runtime/running-clock.ts';
 import type { EntriesResult, WireError, WireLacResult } from '../wire/frames.ts';
 import { fromWireError } from '../wire/status.ts';
 import type { AppendEntry, Bookie, BookieId, LacResult, ReadEntries, ReadLac, StoredEntry } from './bookie.ts';
@@ -42,6 +43,7 @@ class GrpcBookie implements RemoteBookie {
   readonly id: BookieId;
   readonly tried: Promise<void>;
   readonly #environment: Environment;
+  readonly #clock: Clock;
   readonly #verify: ConnectBookieOptions['verify'];
   #connection: BookieConnection | undefined;
   #retry: Timer | undefined;
@@ -53,6 +55,7 @@ class GrpcBookie implements RemoteBookie {
   constructor({ environment, address, verify }: ConnectBookieOptions) {
     this.id = address;
     this.#environment = environment;
+    this.#clock = new RunningClock(environment.clock);
     this.#verify = verify;
     this.#why = new MagnetarError('UNAVAILABLE', `bookie ${address} is not connected yet`);
     this.tried = new Promise((resolve) => {
@@ -70,7 +73,8 @@ class GrpcBookie implements RemoteBookie {
   }
 
   #connect(): void {
-    const { clock, logger, random } = this.#environment;
+    const { logger, random } = this.#environment;
+    const clock = this.#clock;
     this.#retry = undefined;
     let openedAt = Number.POSITIVE_INFINITY;
     this.#connection = new BookieConnection({
