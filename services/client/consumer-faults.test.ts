@@ -2,8 +2,8 @@ import { getEventListeners } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { MagnetarError } from '../lib/errors.ts';
 import type { EntryId, Epoch, LedgerId, MessageIndex, Millis, SequenceId } from '../lib/ids.ts';
+import type { Clock } from '../runtime/clock.ts';
 import { nodeClock } from '../runtime/node/clock.ts';
-import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { BlockBuilder } from '../wire/block.ts';
 import type { Delivery, SeekDone } from '../wire/frames.ts';
 import { deferred } from './abort.ts';
@@ -14,7 +14,7 @@ import type { Message } from './message.ts';
 import { MessageId } from './message-id.ts';
 import type { ConsumerOptions } from './options.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { endOf, numbered, rejection, turn } from './testing/steps.ts';
+import { clockWithTurns, endOf, numbered, rejection, turn } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -144,8 +144,40 @@ describe('a seek that comes to nothing, or too late', () => {
 });
 
 test('a seek has its time, no more, also when it waits for acknowledgments first', async () => {
+  const late: (() => void)[] = [];
+  let held = false;
+  const clock: Clock = {
+    ...nodeClock,
+    after(ms, callback, options) {
+      if (!held) return nodeClock.after(ms, callback, options);
+      late.push(callback);
+      return { cancel() {} };
+    },
+  };
   await publish(['a']);
-  const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+  await using patient = new Client(
+    { serviceUrl: broker.url, operationTimeoutMs: 45_000 },
+    { ...nodeEnvironment, clock },
+  );
+  const consumer = await subscribe({}, patient);
+  broker.hooks.ack = () => 'confirmSilently';
+  const acked = consumer.acknowledge(await consumer.receive());
+  const [stream] = broker.consumeStreams;
+  while (stream?.acks.length !== 1) await turn();
+  held = true;
+  const seeking = rejection(consumer.seek('earliest'));
+  await turn();
+  expect(late.length).toBe(1);
+  for (let look = late.pop(); look !== undefined; look = late.pop()) look();
+  held = false;
+  expect((await seeking).message).toContain('was not moved within 45000 ms');
+  stream.send({ ackReceipts: [{ consumer: 1, ackId: 1 }] });
+  await acked;
+});
+
+test('a seek has no more time because acknowledgments it waited for were late', async () => {
+  await publish(['a']);
+  const clock = clockWithTurns();
   const patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, { ...nodeEnvironment, clock });
   const consumer = await subscribe({}, patient);
   broker.hooks.ack = () => 'confirmSilently';
@@ -381,7 +413,7 @@ test('a broker that says no hello is given up while those who wait still have ti
     opened.resolve();
     return ++hellos > 1;
   };
-  const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+  const clock = clockWithTurns();
   const patient = new Client({ serviceUrl: broker.url, operationTimeoutMs: 45_000 }, { ...nodeEnvironment, clock });
   const subscribing = subscribe({}, patient);
   await opened.promise;

@@ -2,7 +2,6 @@ import { once } from 'node:events';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { connect, createServer } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { brokerService } from '../wire/services.ts';
 import type { FailedStatus } from '../wire/status.ts';
 import { Client } from './client.ts';
@@ -10,7 +9,7 @@ import { nodeEnvironment } from './environment.ts';
 import { Link } from './link.ts';
 import { parseServiceUrl } from './service-url.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { turn } from './testing/steps.ts';
+import { clockWithTurns, turn } from './testing/steps.ts';
 
 const HELLO = { protocolVersion: 1, features: [], client: 'test' };
 
@@ -72,7 +71,7 @@ function urlOf(server: Server): string {
 describe('a network that loses everything for a while', () => {
   test('a client whose connection stays mute makes another one, for all of its streams', async () => {
     const server = await relay(2);
-    const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+    const clock = clockWithTurns();
     const client = new Client({ serviceUrl: urlOf(server) }, { ...nodeEnvironment, clock });
     const opened = Promise.all([client.createProducer({ topic: 't' }), client.createReader({ topic: 't' })]);
     for (const connections of [1, 2]) {

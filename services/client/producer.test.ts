@@ -2,7 +2,6 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { hasCode } from '../lib/errors.ts';
 import { decodeBlock, decodeMessages } from '../wire/block.ts';
 import { silentLogger } from '../runtime/logger.ts';
-import { ManualClock } from '../runtime/testing/manual-clock.ts';
 import { seededRandom } from '../runtime/testing/seeded-random.ts';
 import type { Receipt } from '../wire/frames.ts';
 import { deferred } from './abort.ts';
@@ -12,7 +11,7 @@ import type { ProducerOptions } from './options.ts';
 import type { Producer } from './producer.ts';
 import type { BatchFate } from './testing/fake-broker.ts';
 import { FakeBroker } from './testing/fake-broker.ts';
-import { endOf, numbered, rejection, turn } from './testing/steps.ts';
+import { clockWithTurns, endOf, numbered, rejection, turn } from './testing/steps.ts';
 
 let broker: FakeBroker;
 let client: Client;
@@ -319,7 +318,7 @@ describe('time-outs', () => {
   });
 
   test('a process that stood still for longer reads first what lies in its socket', async () => {
-    const clock = Object.assign(new ManualClock(), { nextTurn: setImmediate });
+    const clock = clockWithTurns();
     await client.close();
     client = new Client({ serviceUrl: broker.url }, { clock, random: seededRandom(1), logger: silentLogger });
     const receipts: Receipt[] = [];

@@ -79,11 +79,28 @@ test('a process that runs by fits and starts ends its waits all the same', () =>
   expect(fired).toHaveLength(1);
 });
 
-test('a second of delay is no standstill: a busy process has its deadlines', () => {
+test('a second of delay is no standstill: it counts, and is waited out once more, for what lies in the sockets', () => {
   const { manual, clock, fired, set } = fixture();
-  set('one', 1_000);
-  manual.stall(2_000);
+  for (const ms of [1_000, 300, 200]) set(`${ms} ms`, ms);
+  manual.advance(250);
+  manual.stall(250);
   manual.advance(0);
-  expect(fired).toEqual([['one', 2_000]]);
-  expect(clock.monotonic()).toBe(2_000);
+  expect(clock.monotonic()).toBe(500);
+  manual.advance(300);
+  manual.stall(1_200); // the last one is a second late
+  manual.advance(2_000);
+  expect(clock.monotonic()).toBe(4_000);
+  expect(fired).toEqual([
+    ['200 ms', 200],
+    ['300 ms', 700],
+    ['1000 ms', 3_000],
+  ]);
+});
+
+test('a timer that is a little late fires at once', () => {
+  const { manual, fired, set } = fixture();
+  set('one', 100);
+  manual.stall(150);
+  manual.advance(0);
+  expect(fired).toEqual([['one', 150]]);
 });

@@ -3,11 +3,13 @@ import type { Clock, Timer } from './clock.ts';
 
 /** How often a timer looks whether this process runs. What fires later than this after its time, fires after a standstill. */
 const LOOK_MS = 1_000;
+/** A timer that is later than this waits for as long again, at most for its own time: once. */
+const LATE_MS = 50;
 
 /**
  * A clock whose spans do not count while this process stands still: stopped, starved, or its machine asleep. What others
  * have answered meanwhile lies unread in its sockets, so after a standstill each timer waits once more, for its own time but
- * at most a second, and only then fires.
+ * at most a second, and only then fires. A delay below a second counts, but is waited out once more for the same reason.
  */
 export class RunningClock implements Clock {
   readonly #clock: Clock;
@@ -44,10 +46,12 @@ export class RunningClock implements Clock {
       inner = this.#clock.after(wait, () => fire(due), options);
     };
     const fire = (due: number): void => {
+      const late = this.#clock.monotonic() - due;
       const running = this.#look(due);
       if (left <= 0 && !waitedMore) {
         waitedMore = true;
-        left = Math.min(ms, LOOK_MS) - running;
+        const again = late > LATE_MS ? Math.min(late, LOOK_MS) : 0;
+        left = Math.max(Math.min(ms, again), Math.min(ms, LOOK_MS) - running);
       }
       if (left > 0) arm();
       else callback();

@@ -1,6 +1,7 @@
 /** What tests of the client do again and again. */
 import { MagnetarError } from '../../lib/errors.ts';
 import { nodeClock } from '../../runtime/node/clock.ts';
+import { ManualClock } from '../../runtime/testing/manual-clock.ts';
 import type { Client } from '../client.ts';
 import type { FakeBroker } from './fake-broker.ts';
 
@@ -30,4 +31,11 @@ export function numbered(count: number, from = 0): string[] {
 /** The end of a turn of the event loop: frames come and go. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => nodeClock.nextTurn(resolve));
+}
+
+/** Time that stands still until it is moved; turns of the event loop go on. */
+export function clockWithTurns(): ManualClock {
+  return Object.assign(new ManualClock(), {
+    nextTurn: (callback: () => void) => nodeClock.nextTurn(callback),
+  });
 }
